@@ -1,0 +1,47 @@
+"""What the engine is told at start. Typed, frozen, and free of where the values came from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import ConfigError
+
+DEFAULT_CONTEXT_LENGTH = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of one engine. `None` means: the engine decides from the model and the machine.
+
+    Raises `ConfigError` for values that no engine could run with.
+    """
+
+    model: Path
+    """GGUF file; the first part of a split model."""
+    context_length: int | None = None
+    """Tokens a request may span; None: the model's own, at most 4,096."""
+    threads: int | None = None
+    """CPU threads for the model; None: the physical cores."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    max_sequences: int = 16
+    """Requests computed together; more wait their turn."""
+    token_budget: int = 512
+    """Tokens computed in one step over all requests; longer prompts go in chunks."""
+    block_size: int = 16
+    """Tokens in one block of the KV cache."""
+    kv_tokens: int | None = None
+    """Tokens the KV cache holds over all requests; None: four contexts."""
+
+    def __post_init__(self) -> None:
+        for name in ("context_length", "threads", "kv_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+        for name in ("max_sequences", "token_budget", "block_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.token_budget < self.max_sequences:
+            raise ConfigError(
+                f"token_budget ({self.token_budget}) must be at least max_sequences "
+                f"({self.max_sequences}): each running request needs one token a step"
+            )

@@ -1,0 +1,28 @@
+"""The engine's errors: whose fault it is decides what a caller does about it.
+
+Every message is one line for a user: what is wrong and, where it is not obvious, what to do.
+"""
+
+
+class NkatError(Exception):
+    """Base of all errors that the project raises on purpose."""
+
+
+class ModelFileError(NkatError):
+    """The model file is damaged, hostile, or of a kind that the engine does not know."""
+
+
+class ConfigError(NkatError):
+    """The settings contradict each other, the machine or the model."""
+
+
+class RequestError(NkatError):
+    """The client's fault: the request cannot be served however often it is sent."""
+
+
+class BusyError(NkatError):
+    """No room at present: the same request may succeed later."""
+
+
+class EngineDeadError(NkatError):
+    """The engine thread has ended; neither present nor later requests will be served."""

@@ -1,0 +1,44 @@
+"""Plain counters of the engine. The engine thread writes them; others read a frozen snapshot."""
+
+from dataclasses import dataclass, field
+
+from engine.types import FinishReason, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of the engine at one moment. Counts are totals since the start."""
+
+    steps: int = 0
+    prompt_tokens_computed: int = 0
+    """Prompt tokens run through the model, those of preempted requests counted again."""
+    prompt_tokens_cached: int = 0
+    """Prompt tokens taken from the prefix cache instead."""
+    generated_tokens: int = 0
+    requests_added: int = 0
+    requests_finished: int = 0
+    requests_aborted: int = 0
+    preemptions: int = 0
+    running: int = 0
+    waiting: int = 0
+    blocks_total: int = 0
+    blocks_free: int = 0
+    """Blocks that no request holds; some of them still cache a prefix."""
+    last_usage: Usage | None = None
+    last_finish: FinishReason | None = None
+
+
+@dataclass(slots=True)
+class Counters:
+    """The engine's own, mutable side of `Snapshot`: only what no other object knows."""
+
+    steps: int = 0
+    prompt_tokens_computed: int = 0
+    prompt_tokens_cached: int = 0
+    generated_tokens: int = 0
+    requests_added: int = 0
+    requests_finished: int = 0
+    requests_aborted: int = 0
+    preemptions: int = 0
+    last_usage: Usage | None = field(default=None)
+    last_finish: FinishReason | None = field(default=None)
