@@ -1,0 +1,33 @@
+"""What one run of the model computes: tokens of several sequences, laid end to end."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The rows of one sequence in a batch, and where its context lies.
+
+    Rows `start` to `stop` are the last `stop - start` tokens of the context; `context_slots`, int64
+    [context], are the KV-cache slots of all its tokens, the rows' own included.
+    """
+
+    start: int
+    stop: int
+    context_slots: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tokens to compute, T rows in all.
+
+    `token_ids`, `positions`, `slots`: int64 [T]; a row's keys and values go to its slot.
+    `logit_rows`: int64 [n], the rows whose logits are wanted, in the order they are returned.
+    """
+
+    token_ids: torch.Tensor
+    positions: torch.Tensor
+    slots: torch.Tensor
+    spans: tuple[Span, ...]
+    logit_rows: torch.Tensor

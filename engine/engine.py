@@ -1,0 +1,284 @@
+"""One engine: the only place that sees scheduler, runner, sampler and output together."""
+
+import logging
+import os
+import time
+from collections import Counter
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+
+from engine.architectures import ModelFile, open_model
+from engine.batch_builder import BatchBuilder
+from engine.block_manager import BlockManager
+from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
+from engine.errors import ConfigError
+from engine.kernels import select_kernels
+from engine.kv_cache import KVCache
+from engine.memory import available_bytes
+from engine.metrics import Counters, Snapshot
+from engine.model_runner import ModelRunner
+from engine.models import Model, load_model
+from engine.output import Output
+from engine.prompt import PromptEncoder
+from engine.sampling import Sampler
+from engine.scheduler import Chunk, Plan, Scheduler
+from engine.sequence import Sequence
+from engine.tokenizer import Tokenizer
+from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt, Usage
+
+_logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Generates text for many requests at once. For one thread; `engine.worker` gives it one.
+
+    `prepare`, `render_chat` and the tokenizer alone may be used from other threads.
+    """
+
+    def __init__(self, config: EngineConfig, model: Model, tokenizer: Tokenizer, info: ModelInfo) -> None:
+        """Takes loaded parts together; `load` is the usual way in. Raises `ConfigError`."""
+        self.info = info
+        self.tokenizer = tokenizer
+        self.counters = Counters()
+        self._prompts = PromptEncoder(tokenizer, info.context_length)
+        device = _device(config.device)
+        slots = _cache_blocks(config, info.context_length) * config.block_size
+        cache = _allocate_cache(model, slots, device)
+        self._blocks = BlockManager(slots // config.block_size, config.block_size)
+        self._scheduler = Scheduler(
+            self._blocks,
+            max_sequences=config.max_sequences,
+            token_budget=config.token_budget,
+            counters=self.counters,
+        )
+        self._batches = BatchBuilder(config.block_size, device)
+        self._runner = ModelRunner(model, cache)
+        self._sampler = Sampler(tokenizer.end_ids)
+        self._sequences: dict[str, Sequence] = {}
+        self._outputs: dict[str, Output] = {}
+        self._decided: list[Event] = []
+        """Events of requests that ended without a step."""
+
+    @classmethod
+    def load(cls, config: EngineConfig) -> Self:
+        """An engine for the model file of the settings.
+
+        Raises `ModelFileError` for a file that cannot be used, `ConfigError` for settings that the
+        machine or the model cannot meet.
+        """
+        torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+        file = open_model(config.model)
+        tokenizer = Tokenizer.from_metadata(file.file.metadata)
+        device = _device(config.device)
+        info = _describe(file, config, tokenizer)
+        # Half of what is free: the cache, the activations and other programs need the rest.
+        kernels = select_kernels(device, dense_bytes=available_bytes(device) // 2)
+        return cls(config, load_model(file, kernels, info.context_length), tokenizer, info)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would do or report anything."""
+        return bool(self._decided) or self._scheduler.has_work
+
+    def prepare(self, request: GenerationRequest) -> GenerationRequest:
+        """Tokenise the prompt and fit it to the context. Safe in any thread; raises `RequestError`."""
+        return self._prompts.prepare(request)
+
+    def render_chat(self, chat: ChatPrompt) -> str:
+        """The text of a chat prompt. Safe in any thread; raises `RequestError`."""
+        return self._prompts.render(chat)
+
+    def add(self, request: GenerationRequest) -> None:
+        """Take in a prepared request. Its events come out of `step`."""
+        assert request.request_id not in self._sequences, "request ids are unique"
+        sequence = Sequence.from_request(request)
+        self.counters.requests_added += 1
+        self._sampler.add(request)
+        self._sequences[sequence.id] = sequence
+        self._outputs[sequence.id] = Output(request, self.tokenizer)
+        self._scheduler.add(sequence)
+        if request.max_tokens <= 0:
+            self._decided.append(self._end(sequence, "", FinishReason.LENGTH))
+
+    def abort(self, request_id: str) -> None:
+        """End a request, if it is still under way; its blocks are free when this returns."""
+        sequence = self._sequences.get(request_id)
+        if sequence is not None:
+            text = self._outputs[request_id].flush()
+            self._decided.append(self._end(sequence, text, FinishReason.ABORT))
+
+    def step(self) -> list[Event]:
+        """Let every sequence that fits advance; news of those that have any."""
+        plan = self._scheduler.plan()
+        events = self._advance(plan) if plan else []
+        decided, self._decided = self._decided, []
+        return decided + events
+
+    def log_likelihoods(self, ids: list[int], first: int) -> torch.Tensor:
+        """How likely the model finds ids[first:], each after all in front: float32 [len(ids) - first].
+
+        Natural logarithms. Runs at once and alone: no request may be under way. `ids` must fit the
+        context; 1 <= first < len(ids).
+        """
+        assert not self._sequences, "scoring borrows the cache"
+        request = GenerationRequest("", TokenPrompt(tuple(ids)), max_tokens=0)
+        sequence = Sequence.from_request(request)
+        assert self._blocks.grow(sequence, len(ids)), "the context fits the cache"
+        plan = [Chunk(sequence, 0, len(ids))]
+        logits = self._runner.run(self._batches.build(plan, logit_rows=range(first - 1, len(ids) - 1)))
+        self._blocks.free(sequence)
+        targets = torch.tensor(ids[first:], device=logits.device)
+        return -F.cross_entropy(logits, targets, reduction="none")
+
+    def snapshot(self) -> Snapshot:
+        """The counters now."""
+        counters = self.counters
+        return Snapshot(
+            steps=counters.steps,
+            prompt_tokens_computed=counters.prompt_tokens_computed,
+            prompt_tokens_cached=counters.prompt_tokens_cached,
+            generated_tokens=counters.generated_tokens,
+            requests_added=counters.requests_added,
+            requests_finished=counters.requests_finished,
+            requests_aborted=counters.requests_aborted,
+            preemptions=counters.preemptions,
+            running=len(self._scheduler.running),
+            waiting=len(self._scheduler.waiting),
+            blocks_total=self._blocks.num_blocks,
+            blocks_free=self._blocks.num_free,
+            last_usage=counters.last_usage,
+            last_finish=counters.last_finish,
+        )
+
+    def check_integrity(self) -> None:
+        """Raise `AssertionError` if queues, blocks and requests disagree."""
+        self._scheduler.check_integrity()
+        queued = {sequence.id for sequence in (*self._scheduler.running, *self._scheduler.waiting)}
+        assert queued == set(self._sequences) == set(self._outputs), "a request is lost or left behind"
+
+    def _advance(self, plan: Plan) -> list[Event]:
+        now = time.monotonic()
+        for chunk in plan:
+            sequence = chunk.sequence
+            if sequence.started_at is None:
+                sequence.started_at = now
+            self.counters.prompt_tokens_computed += max(
+                0, min(chunk.count, sequence.prompt_length - chunk.start)
+            )
+        batch = self._batches.build(plan)
+        logits = self._runner.run(batch)
+        self._scheduler.advance(plan)
+        self.counters.steps += 1
+        ready = [chunk.sequence for chunk in plan if chunk.completes]
+        tokens = self._sampler.sample(logits, [(sequence.id, sequence.tokens) for sequence in ready])
+        return [self._accept(sequence, token) for sequence, token in zip(ready, tokens, strict=True)]
+
+    def _accept(self, sequence: Sequence, token: int) -> Event:
+        """Append a token to its sequence, and end the sequence if that is the verdict."""
+        if sequence.first_token_at is None:
+            sequence.first_token_at = time.monotonic()
+        sequence.tokens.append(token)
+        self.counters.generated_tokens += 1
+        output = self._outputs[sequence.id]
+        verdict = output.push(token)
+        if verdict.finish is not None:
+            return self._end(sequence, verdict.text, verdict.finish, (token,))
+        if sequence.generated >= sequence.request.max_tokens:
+            return self._end(sequence, verdict.text + output.flush(), FinishReason.LENGTH, (token,))
+        return Event(sequence.id, verdict.text, (token,))
+
+    def _end(
+        self, sequence: Sequence, text: str, reason: FinishReason, tokens: tuple[int, ...] = ()
+    ) -> Event:
+        """Forget a sequence and give its blocks back; its last event."""
+        seed = self._sampler.seed(sequence.id)
+        self._scheduler.finish(sequence)
+        self._sampler.remove(sequence.id)
+        del self._sequences[sequence.id], self._outputs[sequence.id]
+        now = time.monotonic()
+        started = now if sequence.started_at is None else sequence.started_at
+        first = now if sequence.first_token_at is None else sequence.first_token_at
+        usage = Usage(
+            prompt_tokens=sequence.prompt_length,
+            completion_tokens=sequence.generated,
+            cached_tokens=sequence.cached_tokens,
+            prompt_seconds=first - started,
+            decode_seconds=now - first,
+            seed=seed,
+        )
+        self.counters.last_usage, self.counters.last_finish = usage, reason
+        if reason is FinishReason.ABORT:
+            self.counters.requests_aborted += 1
+        else:
+            self.counters.requests_finished += 1
+        return Event(sequence.id, text, tokens, finish=reason, usage=usage)
+
+
+def _device(name: str) -> torch.device:
+    """The torch device of a setting; raises `ConfigError`."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"unsupported device {name!r}: use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def _cache_blocks(config: EngineConfig, context_length: int) -> int:
+    """Blocks of the KV cache: at least one whole context, or no request could be finished for sure."""
+    tokens = 4 * context_length if config.kv_tokens is None else config.kv_tokens
+    if tokens < context_length:
+        raise ConfigError(
+            f"a KV cache of {tokens} tokens cannot hold a context of {context_length}: raise the one "
+            "or lower the other"
+        )
+    return -(-tokens // config.block_size)
+
+
+def _allocate_cache(model: Model, slots: int, device: torch.device) -> KVCache:
+    shape, dtype = model.cache_shape, torch.float32
+    needed = slots * shape.bytes_per_token(dtype.itemsize)
+    free = available_bytes(device)
+    if needed > free:
+        raise ConfigError(
+            f"the KV cache for {slots} tokens needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
+            "free: choose a smaller context"
+        )
+    return KVCache.allocate(
+        layers=shape.layers,
+        slots=slots,
+        kv_heads=shape.kv_heads,
+        key_dim=shape.key_dim,
+        value_dim=shape.value_dim,
+        dtype=dtype,
+        device=device,
+    )
+
+
+def _describe(model: ModelFile, config: EngineConfig, tokenizer: Tokenizer) -> ModelInfo:
+    trained = model.config.trained_context
+    context = config.context_length or min(trained, DEFAULT_CONTEXT_LENGTH)
+    if context > trained:
+        _logger.warning("the context of %d is longer than the %d the model was trained on", context, trained)
+    tensors = model.file.tensors.values()
+    types = Counter(info.type.name for info in tensors if len(info.shape) > 1)
+    template = tokenizer.chat_template
+    return ModelInfo(
+        name=config.model.stem,
+        architecture=model.architecture,
+        quantization=types.most_common(1)[0][0],
+        parameters=sum(info.n_elements for info in tensors),
+        context_length=context,
+        trained_context_length=trained,
+        vocab_size=tokenizer.vocab_size,
+        chat_template=None if template is None else template.source,
+        bos_token="" if tokenizer.bos_id is None else tokenizer.text(tokenizer.bos_id),
+        eos_token="" if tokenizer.eos_id is None else tokenizer.text(tokenizer.eos_id),
+    )

@@ -1,0 +1,11 @@
+"""Reads GGUF model files: metadata, tensor list, packed bytes and their float32 values.
+
+Knows numpy and the file format. Knows no model, no tokeniser and no torch.
+"""
+
+from engine.gguf.file import GGUFFile, open_gguf
+from engine.gguf.quants import dequantize
+from engine.gguf.tensors import TensorInfo
+from engine.gguf.types import NATIVE_TYPES, GGMLType
+
+__all__ = ["NATIVE_TYPES", "GGMLType", "GGUFFile", "TensorInfo", "dequantize", "open_gguf"]

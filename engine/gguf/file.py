@@ -1,0 +1,99 @@
+"""A GGUF model, of one file or of several, as one mapping of metadata and one of tensors."""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import ModelFileError
+from engine.gguf.part import Part
+from engine.gguf.quants import dequantize
+from engine.gguf.split import open_parts
+from engine.gguf.tensors import TensorInfo
+
+
+class GGUFFile:
+    """An open model. Metadata and tensor list are in memory, the weights stay on disk until touched.
+
+    `metadata` holds Python scalars, str and lists of them. `tensors` keeps the file's order. Both
+    stay usable after `close()`; so do arrays from `data`, which keep their mapping alive.
+    """
+
+    path: Path
+    version: int
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+
+    def __init__(self, parts: list[Part]) -> None:
+        first = parts[0]
+        self.path = first.path
+        self.version = first.version
+        self.metadata = MappingProxyType(first.metadata)
+        self.tensors = MappingProxyType({tensor.name: tensor for part in parts for tensor in part.tensors})
+        self._parts = parts
+
+    def data(self, name: str) -> npt.NDArray[np.uint8]:
+        """The packed bytes of a tensor: read-only view of the file, uint8, (*shape[:-1], bytes of a row).
+
+        Raises ModelFileError when the file has no such tensor, ValueError when it is closed.
+        """
+        tensor = self._tensor(name)
+        flat = np.frombuffer(self._open_parts()[tensor.part].map, np.uint8, tensor.n_bytes, tensor.offset)
+        return flat.reshape(*tensor.shape[:-1], tensor.row_bytes)
+
+    def dequantize(self, name: str) -> npt.NDArray[np.float32]:
+        """The weights of a tensor: a new float32 array of its shape. Raises what `data` raises."""
+        tensor = self._tensor(name)
+        return dequantize(self.data(name), tensor.type, tensor.shape)
+
+    def sha256(self) -> str:
+        """The hexadecimal SHA-256 of the file's bytes; of a split model, of its parts, one after another.
+
+        Raises ValueError when it is closed.
+        """
+        digest = hashlib.sha256()
+        for part in self._open_parts():
+            digest.update(part.map)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Let go of the files. Harmless when done twice."""
+        parts, self._parts = self._parts, []
+        for part in parts:
+            # a mapping with living views goes with the last of them
+            with suppress(BufferError):
+                part.map.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_parts(self) -> list[Part]:
+        if not self._parts:
+            raise ValueError(f"{self.path} is closed")
+        return self._parts
+
+    def _tensor(self, name: str) -> TensorInfo:
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise ModelFileError(f"{self.path}: has no tensor {name!r}") from None
+
+
+def open_gguf(path: Path) -> GGUFFile:
+    """Open a GGUF model, versions 2 and 3, little-endian; of a split model its first part.
+
+    The header is read and checked whole: counts and lengths before anything is allocated for them,
+    then that every tensor has a known type and its own place in the file. Raises ModelFileError, one
+    line that names the file and what is wrong with it.
+    """
+    return GGUFFile(open_parts(path))

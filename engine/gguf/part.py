@@ -1,0 +1,176 @@
+"""One GGUF file on disk: its mapping, metadata and tensor list. Knows nothing of split models."""
+
+import reprlib
+import stat
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ModelFileError
+from engine.gguf.cursor import Cursor
+from engine.gguf.tensors import TensorInfo, check_layout
+from engine.gguf.types import GGMLType, type_name
+
+VERSIONS = (2, 3)
+MAX_ENTRIES = 1 << 16
+"""Metadata keys, and tensors, that one file may have; the largest models have some thousands."""
+
+MAX_DIMS = 4
+MAX_ALIGNMENT = 1 << 20
+_DEFAULT_ALIGNMENT = 32
+_LEAST_ENTRY = 8 + 4 + 1
+_LEAST_TENSOR = 8 + 4 + 8 + 4 + 8
+
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint",
+    b"\x80\x02": "a Python pickle, perhaps an old PyTorch checkpoint",
+    b"lmgg": "the old ggml format of before GGUF",
+    b"fmgg": "the old ggmf format of before GGUF",
+    b"tjgg": "the old ggjt format of before GGUF",
+    b"algg": "the old ggla adapter format of before GGUF",
+    b"version https://git-lfs": "a Git LFS pointer in place of the file; run `git lfs pull`",
+    b"<!DOCTYPE": "a web page; the download went wrong",
+    b"<html": "a web page; the download went wrong",
+}
+
+
+class Part:
+    """A mapped GGUF file. The attributes are plain data, read and checked when it is opened.
+
+    Raises ModelFileError, one line that begins with the file's path, for whatever is wrong with it.
+    """
+
+    path: Path
+    version: int
+    metadata: dict[str, Any]
+    tensors: list[TensorInfo]
+    map: mmap
+
+    def __init__(self, path: Path, number: int = 0) -> None:
+        self.path = path
+        try:
+            self.map = _map(path)
+            self._read(number)
+        except ModelFileError as error:
+            raise ModelFileError(f"{path}: {error}") from None
+        except OSError as error:
+            raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+    def _read(self, number: int) -> None:
+        self.version = _version(self.map)
+        cursor = Cursor(self.map, position=8)
+        n_tensors = _entries(cursor, "the number of tensors", _LEAST_TENSOR)
+        n_keys = _entries(cursor, "the number of metadata keys", _LEAST_ENTRY)
+        self.metadata = _metadata(cursor, n_keys)
+        self.tensors = _tensors(cursor, n_tensors, _alignment(self.metadata), number)
+        check_layout(self.tensors, len(self.map))
+
+
+def _map(path: Path) -> mmap:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise ModelFileError("is a directory; name the .gguf file in it")
+    if not stat.S_ISREG(mode):
+        raise ModelFileError("is not a regular file")
+    with path.open("rb") as file:
+        if file.seek(0, 2) == 0:
+            raise ModelFileError("is empty; download or copy it again")
+        return mmap(file.fileno(), 0, access=ACCESS_READ)
+
+
+def _version(data: mmap) -> int:
+    if data[:4] != b"GGUF":
+        raise ModelFileError(f"is not a GGUF file: it looks like {_other_format(data)}")
+    raw = data[4:8]
+    if len(raw) < 4:
+        raise ModelFileError("ends inside the version number: it is truncated; download or copy it again")
+    version = int.from_bytes(raw, "little")
+    if int.from_bytes(raw, "big") in (1, *VERSIONS):
+        raise ModelFileError("is a big-endian GGUF file; only little-endian ones can be read")
+    if version not in VERSIONS:
+        advice = "convert the model anew with a current llama.cpp" if version < min(VERSIONS) else "too new"
+        raise ModelFileError(f"has GGUF version {version}, known are 2 and 3; {advice}")
+    return version
+
+
+def _other_format(data: mmap) -> str:
+    head = data[:32]
+    for magic, meaning in _OTHER_FORMATS.items():
+        if head.startswith(magic):
+            return meaning
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < len(data):
+        return "a safetensors file; convert it to GGUF first"
+    return f"none that is known here (its first bytes are {head[:4]!r})"
+
+
+def _entries(cursor: Cursor, what: str, least_size: int) -> int:
+    count = cursor.count(what, least_size)
+    if count > MAX_ENTRIES:
+        raise ModelFileError(f"{what} is {count}, more than the {MAX_ENTRIES} allowed")
+    return count
+
+
+def _metadata(cursor: Cursor, count: int) -> dict[str, Any]:
+    metadata: dict[str, Any] = {}
+    for _ in range(count):
+        key = cursor.name("a metadata key")
+        if key in metadata:
+            raise ModelFileError(f"has the metadata key {key!r} twice")
+        metadata[key] = cursor.value(key)
+    return metadata
+
+
+def _alignment(metadata: dict[str, Any]) -> int:
+    alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+    # `type`, not isinstance: a bool is no alignment
+    if type(alignment) is not int or not 0 < alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+        raise ModelFileError(
+            f"general.alignment is {reprlib.repr(alignment)}, not a power of two from 1 to {MAX_ALIGNMENT}"
+        )
+    return alignment
+
+
+def _tensors(cursor: Cursor, count: int, alignment: int, part: int) -> list[TensorInfo]:
+    """The tensor list, its offsets still to be compared with the file's size."""
+    entries = [_entry(cursor) for _ in range(count)]
+    data_start = -(-cursor.position // alignment) * alignment
+    tensors = []
+    names = set()
+    for name, type_, shape, n_bytes, offset in entries:
+        if name in names:
+            raise ModelFileError(f"has the tensor {name!r} twice")
+        names.add(name)
+        if offset % alignment:
+            raise ModelFileError(f"tensor {name!r} has offset {offset}, no multiple of {alignment}")
+        tensors.append(TensorInfo(name, type_, shape, n_bytes, data_start + offset, part))
+    return tensors
+
+
+def _entry(cursor: Cursor) -> tuple[str, GGMLType, tuple[int, ...], int, int]:
+    """Name, type, shape, bytes and relative offset of the tensor described at the cursor."""
+    name = cursor.name("a tensor name")
+    what = f"tensor {name!r}"
+    n_dims = cursor.u32(what)
+    if not 0 < n_dims <= MAX_DIMS:
+        raise ModelFileError(f"{what} has {n_dims} dimensions, not 1 to {MAX_DIMS}")
+    # the file counts from the innermost dimension
+    shape = tuple(reversed([cursor.u64(what) for _ in range(n_dims)]))
+    number = cursor.u32(what)
+    offset = cursor.u64(what)
+    n_elements = 1
+    for dim in shape:
+        n_elements *= dim
+    if not 0 < n_elements < 1 << 63:
+        raise ModelFileError(f"{what} has the impossible shape {shape}")
+    try:
+        type_ = GGMLType(number)
+    except ValueError:
+        raise ModelFileError(
+            f"{what} has the ggml type {type_name(number)}, which is not known here; "
+            "quantise the model to another type, for example Q4_K_M"
+        ) from None
+    if shape[-1] % type_.block_size:
+        raise ModelFileError(
+            f"{what} has rows of {shape[-1]}, no multiple of {type_.name}'s block of {type_.block_size}"
+        )
+    return name, type_, shape, n_elements // type_.block_size * type_.type_size, offset

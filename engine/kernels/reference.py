@@ -1,0 +1,127 @@
+"""Every operation in plain torch: the oracle for faster kernels, and the last resort without them."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from engine.batch import Batch
+from engine.gguf import GGMLType, dequantize
+from engine.kernels.interface import Kernels, Weight
+
+_SLAB_ELEMENTS = 16 * 2**20
+"""Elements dequantised at a time where no dense copy is kept: 64 MiB of float32."""
+
+
+class DenseWeight(Weight):
+    """A dequantised copy, float32 [m, n]."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values = values
+        self.shape = (values.shape[0], values.shape[1])
+
+
+class PackedWeight(Weight):
+    """The bytes of the file, dequantised row by row at each use: slow, for want of memory."""
+
+    def __init__(
+        self, data: np.ndarray, ggml_type: GGMLType, shape: tuple[int, int], device: torch.device
+    ) -> None:
+        self.shape = shape
+        self._rows = data.reshape(shape[0], -1)
+        self._type = ggml_type
+        self._device = device
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        """Rows `start` to `stop`, float32 [stop - start, n]."""
+        return self._dequantized(self._rows[start:stop])
+
+    def pick(self, ids: torch.Tensor) -> torch.Tensor:
+        """The rows named by ids [T], float32 [T, n]."""
+        return self._dequantized(self._rows[ids.cpu().numpy()])
+
+    def _dequantized(self, rows: np.ndarray) -> torch.Tensor:
+        values = dequantize(rows, self._type, (rows.shape[0], self.shape[1]))
+        return torch.from_numpy(values).to(self._device)
+
+
+class ReferenceKernels(Kernels):
+    """Plain torch on any device, in float32.
+
+    Matrices are dequantised once and kept as long as `dense_bytes` allow, the others at each use.
+    """
+
+    name = "reference"
+    dtype = torch.float32
+
+    def __init__(self, device: torch.device, *, dense_bytes: int) -> None:
+        self.device = device
+        self._dense_bytes_left = dense_bytes
+
+    def pack(self, data: np.ndarray, ggml_type: GGMLType, shape: tuple[int, int]) -> Weight:
+        size = shape[0] * shape[1] * 4
+        if size > self._dense_bytes_left:
+            return PackedWeight(data, ggml_type, shape, self.device)
+        self._dense_bytes_left -= size
+        return DenseWeight(torch.from_numpy(dequantize(data, ggml_type, shape)).to(self.device))
+
+    def linear(self, x: torch.Tensor, weight: Weight, bias: torch.Tensor | None = None) -> torch.Tensor:
+        if isinstance(weight, DenseWeight):
+            return F.linear(x, weight.values, bias)
+        assert isinstance(weight, PackedWeight)
+        m, n = weight.shape
+        y = x.new_empty(x.shape[0], m)
+        step = max(1, _SLAB_ELEMENTS // n)
+        for start in range(0, m, step):
+            stop = min(m, start + step)
+            y[:, start:stop] = x @ weight.rows(start, stop).T
+        return y if bias is None else y + bias
+
+    def embed(self, ids: torch.Tensor, weight: Weight) -> torch.Tensor:
+        if isinstance(weight, DenseWeight):
+            return F.embedding(ids, weight.values)
+        assert isinstance(weight, PackedWeight)
+        return weight.pick(ids)
+
+    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        return F.rms_norm(x, (x.shape[-1],), weight, epsilon)
+
+    def rope(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        rotated = 2 * cos.shape[-1]
+        even, odd = x[..., 0:rotated:2], x[..., 1:rotated:2]
+        cos, sin = cos[:, None, :], sin[:, None, :]
+        turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
+        return turned if rotated == x.shape[-1] else torch.cat((turned, x[..., rotated:]), -1)
+
+    def store_kv(
+        self,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        slots: torch.Tensor,
+    ) -> None:
+        keys.index_copy_(0, slots, k.to(keys.dtype))
+        values.index_copy_(0, slots, v.to(values.dtype))
+
+    def attention(
+        self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, batch: Batch, scale: float
+    ) -> torch.Tensor:
+        heads, kv_heads = q.shape[1], keys.shape[1]
+        out = q.new_empty(q.shape[0], heads, values.shape[-1])
+        for span in batch.spans:
+            rows, context = span.stop - span.start, len(span.context_slots)
+            # [kv_heads, group * rows, d] against [kv_heads, d, context]: each KV head is read once.
+            queries = q[span.start : span.stop].transpose(0, 1).reshape(kv_heads, -1, q.shape[-1])
+            k = keys[span.context_slots].to(q.dtype).permute(1, 2, 0)
+            v = values[span.context_slots].to(q.dtype).transpose(0, 1)
+            scores = (queries * scale) @ k
+            if rows > 1:
+                ahead = torch.ones(rows, context, dtype=torch.bool, device=q.device)
+                ahead = ahead.triu_(context - rows + 1)
+                scores.view(heads, rows, context).masked_fill_(ahead, -torch.inf)
+            mixed = torch.softmax(scores, -1) @ v
+            out[span.start : span.stop] = mixed.view(heads, rows, -1).transpose(0, 1)
+        return out
+
+    def silu_mul(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        return F.silu(gate) * up

@@ -1,0 +1,50 @@
+"""Rotary position embedding with the scalings that GGUF files name.
+
+Formulas: RoFormer (Su et al. 2021); linear interpolation (Chen et al. 2023); YaRN (Peng et al. 2023)
+in the form that ggml computes; llama3 scaling comes ready as a tensor of frequency divisors.
+"""
+
+import math
+
+import torch
+
+from engine.architectures.rope_config import RopeConfig
+
+
+class Rope:
+    """Cosines and sines of every position, float32 [positions, dimensions / 2]."""
+
+    def __init__(
+        self, config: RopeConfig, positions: int, device: torch.device, divisors: torch.Tensor | None = None
+    ) -> None:
+        """`divisors`, float32 [dimensions / 2]: the file's `rope_freqs.weight`, if it has one."""
+        pairs = torch.arange(config.dimensions // 2, dtype=torch.float64)
+        frequencies = config.base ** (-2 * pairs / config.dimensions)
+        if divisors is not None:
+            frequencies = frequencies / divisors.double()
+        magnitude = config.attention_factor
+        if config.scaling == "linear":
+            frequencies = frequencies / config.factor
+        elif config.scaling == "yarn":
+            kept = _yarn_kept(config, pairs)
+            frequencies = frequencies * (kept + (1 - kept) / config.factor)
+            magnitude *= 1 + 0.1 * math.log(config.factor)
+        angles = torch.arange(positions, dtype=torch.float64)[:, None] * frequencies
+        self.cos = (angles.cos() * magnitude).float().to(device)
+        self.sin = (angles.sin() * magnitude).float().to(device)
+
+    def at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines [T, dimensions / 2] of the positions [T]."""
+        return self.cos[positions], self.sin[positions]
+
+
+def _yarn_kept(config: RopeConfig, pairs: torch.Tensor) -> torch.Tensor:
+    """How much of its own frequency each pair keeps: 1 for the fast ones, 0 for the slow ones."""
+
+    def pair_that_turns(times: float) -> float:
+        turns = config.original_context / (times * 2 * math.pi)
+        return config.dimensions * math.log(turns) / (2 * math.log(config.base))
+
+    low = max(0, math.floor(pair_that_turns(config.beta_fast)))
+    high = min(config.dimensions - 1, math.ceil(pair_that_turns(config.beta_slow)))
+    return 1 - ((pairs - low) / max(0.001, high - low)).clamp(0, 1)

@@ -1,0 +1,16 @@
+"""From a model file to a model."""
+
+from collections.abc import Callable, Mapping
+
+from engine.architectures import LlamaConfig, ModelFile
+from engine.kernels import Kernels
+from engine.models.interface import Model
+from engine.models.llama import Llama
+from engine.models.loader import Loader
+
+_MODELS: Mapping[str, Callable[[LlamaConfig, Loader, int], Model]] = {"llama": Llama}
+
+
+def load_model(model: ModelFile, kernels: Kernels, positions: int) -> Model:
+    """The model of a file, ready for contexts of up to `positions` tokens."""
+    return _MODELS[model.architecture](model.config, Loader(model.file, kernels), positions)

@@ -1,0 +1,95 @@
+"""Makes the token ids of a prompt, and fits them to the context.
+
+The rules are KoboldCpp's: memory stays whole, the oldest part of the prompt goes first, silently; but
+whether a BOS token comes in front is for the model's file to say.
+"""
+
+from dataclasses import replace
+
+from engine.errors import RequestError
+from engine.tokenizer import Tokenizer
+from engine.types import ChatPrompt, GenerationRequest, SamplingParams, TextPrompt, TokenPrompt
+
+_RESERVE = 16
+"""Tokens of the context that a reply may not take away from the prompt."""
+_MEMORY_RESERVE = 4
+
+
+class PromptEncoder:
+    """Turns requests into requests with token ids. Stateless, hence safe in several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, context_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = tokenizer.vocab_size
+        self._context_length = context_length
+
+    def prepare(self, request: GenerationRequest) -> GenerationRequest:
+        """The request with a `TokenPrompt`, and with limits that the context can keep.
+
+        Raises `RequestError` for token ids that the model does not have and for chat messages that
+        its template refuses.
+        """
+        context = self._context_length
+        if request.context_length is not None:
+            context = min(context, max(2, request.context_length))
+        reserve = max(1, min(context - 4, _RESERVE))
+        limit = min(request.max_tokens, context - reserve)
+        return replace(
+            request,
+            prompt=TokenPrompt(tuple(self._encode(request.prompt, context - max(0, limit)))),
+            max_tokens=limit,
+            sampling=self._known_biases(request.sampling),
+        )
+
+    def render(self, chat: ChatPrompt) -> str:
+        """The text that the model's chat template makes of messages; raises `RequestError`."""
+        template = self._tokenizer.chat_template
+        if template is None:
+            template = self._tokenizer.fallback_chat_template()
+        return template.render(
+            chat.messages,
+            add_generation_prompt=True,
+            continue_last=chat.continue_last,
+            tools=chat.tools,
+            **chat.template_args,
+        )
+
+    def _encode(self, prompt: TextPrompt | TokenPrompt | ChatPrompt, room: int) -> list[int]:
+        memory: list[int] = []
+        if isinstance(prompt, TokenPrompt):
+            ids = list(prompt.ids)
+            if any(not 0 <= token < self._vocab_size for token in ids):
+                raise RequestError(f"token ids must lie between 0 and {self._vocab_size - 1}")
+        elif isinstance(prompt, ChatPrompt):
+            ids = self._tokenizer.encode(self.render(prompt))
+        else:
+            if prompt.memory:
+                memory = self._tokenizer.encode(prompt.memory)
+            ids = self._tokenizer.encode(prompt.text, add_bos=False if memory else None)
+        if len(memory) + len(ids) > room:
+            memory = self._keep_newest(memory, room - _MEMORY_RESERVE) if memory else []
+            rest = room - len(memory)
+            ids = ids[max(0, len(ids) - rest) :] if memory else self._keep_newest(ids, rest)
+        # Even an empty prompt needs a token whose logits say how to begin.
+        return memory + ids or [self._first_token()]
+
+    def _keep_newest(self, ids: list[int], count: int) -> list[int]:
+        """The last `count` ids; a BOS at the front keeps its place."""
+        count = max(1, count)
+        if len(ids) <= count:
+            return ids
+        kept = ids[len(ids) - count :]
+        if ids[0] == self._tokenizer.bos_id and self._tokenizer.add_bos:
+            kept[0] = ids[0]
+        return kept
+
+    def _first_token(self) -> int:
+        for token in (self._tokenizer.bos_id, self._tokenizer.eos_id):
+            if token is not None:
+                return token
+        return 0
+
+    def _known_biases(self, sampling: SamplingParams) -> SamplingParams:
+        """Without biases for tokens that the model does not have, as KoboldCpp skips them."""
+        known = tuple(pair for pair in sampling.logit_bias if 0 <= pair[0] < self._vocab_size)
+        return sampling if len(known) == len(sampling.logit_bias) else replace(sampling, logit_bias=known)

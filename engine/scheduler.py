@@ -1,0 +1,133 @@
+"""Decides which sequences advance in a step, and by how many tokens. Knows no torch.
+
+One token budget a step; running sequences come first, those that need a single token before those
+that still read their prompt; what is left admits waiting ones, first come, first served. When the
+blocks run out, the youngest running sequence gives its blocks back and waits at the head of the
+queue; its tokens are kept and computed again, as far as the prefix cache has lost them.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from engine.block_manager import BlockManager
+from engine.metrics import Counters
+from engine.sequence import Sequence, SequenceState
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens `start` to `start + count` of a sequence, to be computed in this step."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def completes(self) -> bool:
+        """Whether the sequence has caught up after this chunk, so that a token can be drawn."""
+        return self.start + self.count == len(self.sequence.tokens)
+
+
+Plan = list[Chunk]
+
+
+class Scheduler:
+    """Owns the waiting and the running sequences."""
+
+    def __init__(
+        self, blocks: BlockManager, *, max_sequences: int, token_budget: int, counters: Counters
+    ) -> None:
+        self.blocks = blocks
+        self.max_sequences = max_sequences
+        self.token_budget = token_budget
+        self.counters = counters
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a plan would hold anything."""
+        return bool(self.waiting or self.running)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence. The whole cache must be able to hold its longest state."""
+        sequence.state = SequenceState.WAITING
+        self.waiting.append(sequence)
+
+    def finish(self, sequence: Sequence) -> None:
+        """Take the sequence out, wherever it is, and its blocks back."""
+        if sequence.state is SequenceState.RUNNING:
+            self.running.remove(sequence)
+        elif sequence.state is SequenceState.WAITING:
+            self.waiting.remove(sequence)
+        sequence.state = SequenceState.FINISHED
+        self.blocks.free(sequence)
+
+    def plan(self) -> Plan:
+        """Chunks for the next step, with blocks for every token of them. Empty without work."""
+        budget = self.token_budget
+        preemptions = self.counters.preemptions
+        plan: Plan = []
+        # Sorting is stable: within the two groups the older sequence goes first.
+        for sequence in sorted(self.running, key=lambda s: s.remaining > 1):
+            count = min(sequence.remaining, budget)
+            if count and self._make_room(sequence, count, plan):
+                plan.append(Chunk(sequence, sequence.computed, count))
+                budget -= count
+        # Where blocks are so short that a running sequence had to go, none is let in.
+        crowded = self.counters.preemptions > preemptions
+        while self.waiting and budget and not crowded and len(self.running) < self.max_sequences:
+            count = self._admit(self.waiting[0], budget)
+            if count == 0:
+                break
+            sequence = self.waiting.popleft()
+            sequence.state = SequenceState.RUNNING
+            self.running.append(sequence)
+            plan.append(Chunk(sequence, sequence.computed, count))
+            budget -= count
+        return plan
+
+    def advance(self, plan: Plan) -> None:
+        """Note that the plan has been computed."""
+        for chunk in plan:
+            chunk.sequence.computed += chunk.count
+            self.blocks.register(chunk.sequence)
+
+    def check_integrity(self) -> None:
+        """Raise `AssertionError` if queues and blocks disagree."""
+        for sequence in self.running:
+            assert sequence.state is SequenceState.RUNNING
+        for sequence in self.waiting:
+            assert sequence.state is SequenceState.WAITING
+            assert not sequence.block_table, "a waiting sequence holds blocks"
+        self.blocks.check_integrity(self.running)
+
+    def _admit(self, sequence: Sequence, budget: int) -> int:
+        """Give a waiting sequence its cached prefix and blocks for a first chunk; 0 without room."""
+        cached = self.blocks.take_prefix(sequence)
+        count = min(sequence.remaining, budget)
+        if not self.blocks.grow(sequence, sequence.computed + count):
+            self.blocks.free(sequence)
+            return 0
+        if sequence.generated == 0:
+            sequence.cached_tokens = cached
+            self.counters.prompt_tokens_cached += cached
+        return count
+
+    def _make_room(self, sequence: Sequence, count: int, plan: Plan) -> bool:
+        """Blocks for the next tokens of a running sequence, taken from younger ones if need be."""
+        while sequence.state is SequenceState.RUNNING:
+            if self.blocks.grow(sequence, sequence.computed + count):
+                return True
+            victim = self.running[-1]
+            self._preempt(victim)
+            # A victim that was planned already loses its place in the step.
+            plan[:] = [chunk for chunk in plan if chunk.sequence is not victim]
+        return False
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self.blocks.free(sequence)
+        sequence.state = SequenceState.WAITING
+        self.waiting.appendleft(sequence)
+        self.counters.preemptions += 1

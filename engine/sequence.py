@@ -1,0 +1,63 @@
+"""One request on its way through the engine. Belongs to the engine thread alone."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from engine.types import GenerationRequest, TokenPrompt
+
+
+class SequenceState(Enum):
+    """Where the scheduler keeps a sequence."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Tokens known so far, and how many of them the model has seen.
+
+    There is no prefill and no decode: a sequence has `len(tokens)` tokens, of which the keys and
+    values of the first `computed` are in the KV cache, and every step lets it catch up. When it has
+    caught up, the model's last logits give the next token.
+
+    Invariant: `computed <= len(tokens)` and, while running, `block_table` covers `computed` tokens.
+    """
+
+    request: GenerationRequest
+    tokens: list[int]
+    prompt_length: int
+    state: SequenceState = SequenceState.WAITING
+    computed: int = 0
+    block_table: list[int] = field(default_factory=list)
+    """Physical block of each logical block; written by the block manager only."""
+    prefix_keys: list[int] = field(default_factory=list)
+    """Prefix-cache key of each full, registered block; written by the block manager only."""
+    cached_tokens: int = 0
+    """Prompt tokens found in the prefix cache when the sequence first started."""
+    started_at: float | None = None
+    """Monotonic seconds of the first step that worked on it."""
+    first_token_at: float | None = None
+
+    @classmethod
+    def from_request(cls, request: GenerationRequest) -> "Sequence":
+        """A waiting sequence for a request whose prompt is already token ids."""
+        assert isinstance(request.prompt, TokenPrompt)
+        ids = list(request.prompt.ids)
+        return cls(request=request, tokens=ids, prompt_length=len(ids))
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self.request.request_id
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that the model has yet to see."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def generated(self) -> int:
+        """Tokens made so far, hidden end tokens included."""
+        return len(self.tokens) - self.prompt_length

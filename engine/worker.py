@@ -1,0 +1,147 @@
+"""The thread that owns the engine. It takes commands from an inbox and never waits for a client."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from queue import Empty, SimpleQueue
+from typing import Self
+
+from engine.config import EngineConfig
+from engine.engine import Engine
+from engine.errors import EngineDeadError
+from engine.metrics import Snapshot
+from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, Usage
+
+_logger = logging.getLogger(__name__)
+
+OnEvent = Callable[[Event], None]
+Command = Callable[[], None]
+
+_CLOSED = "the server is shutting down"
+
+
+class EngineWorker:
+    """An engine in its own thread. All methods may be called from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Starts the thread."""
+        self.info = engine.info
+        self._engine = engine
+        self._inbox: SimpleQueue[Command] = SimpleQueue()
+        self._listeners: dict[str, OnEvent] = {}
+        self._snapshot = engine.snapshot()
+        self._death: str | None = None
+        # Guards `_death` against submissions: after it is set nothing enters the inbox.
+        self._gate = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def start(cls, config: EngineConfig) -> Self:
+        """Load the model in this thread, then start the engine's.
+
+        Raises what `Engine.load` raises.
+        """
+        return cls(Engine.load(config))
+
+    def prepare(self, request: GenerationRequest) -> GenerationRequest:
+        """Tokenise and fit a request, in the calling thread; raises `RequestError`."""
+        return self._engine.prepare(request)
+
+    def render_chat(self, chat: ChatPrompt) -> str:
+        """The text of a chat prompt, in the calling thread; raises `RequestError`."""
+        return self._engine.render_chat(chat)
+
+    def encode(self, text: str, *, add_bos: bool | None = None, parse_special: bool = True) -> list[int]:
+        """Token ids of a text, in the calling thread; `add_bos` None follows the model's own rule."""
+        return self._engine.tokenizer.encode(text, add_bos=add_bos, parse_special=parse_special)
+
+    def decode(self, ids: Iterable[int], *, render_special: bool = False) -> str:
+        """The text of token ids, in the calling thread."""
+        return self._engine.tokenizer.decode(ids, render_special=render_special)
+
+    def submit(self, request: GenerationRequest, on_event: OnEvent) -> None:
+        """Queue a prepared request. `on_event` is called in the engine's thread and must not block.
+
+        Raises `EngineDeadError` when the engine has ended.
+        """
+
+        def add() -> None:
+            self._listeners[request.request_id] = on_event
+            self._engine.add(request)
+
+        self._send(add)
+
+    def abort(self, request_id: str) -> None:
+        """Ask for the end of a request. An unknown id, or a dead engine, is no error."""
+        with contextlib.suppress(EngineDeadError):
+            self._send(lambda: self._engine.abort(request_id))
+
+    def snapshot(self) -> Snapshot:
+        """The counters as of the last step or command."""
+        return self._snapshot
+
+    def close(self) -> None:
+        """End the thread after its present step; requests under way get an error event."""
+        with contextlib.suppress(EngineDeadError):
+            self._send(self._stop)
+        self._thread.join()
+
+    def _send(self, command: Command) -> None:
+        with self._gate:
+            if self._death is not None:
+                raise EngineDeadError(self._death)
+            self._inbox.put(command)
+
+    def _stop(self) -> None:
+        raise SystemExit
+
+    def _run(self) -> None:
+        death = _CLOSED
+        try:
+            while True:
+                self._obey()
+                self._report(self._engine.step())
+        except SystemExit:
+            pass
+        except Exception as error:
+            _logger.exception("the engine has failed")
+            death = f"the engine has failed: {error}"
+        finally:
+            self._die(death)
+
+    def _obey(self) -> None:
+        """Do what the inbox says; wait for it only when there is nothing else to do."""
+        if not self._engine.has_work:
+            self._inbox.get()()
+        with contextlib.suppress(Empty):
+            while True:
+                self._inbox.get_nowait()()
+
+    def _report(self, events: list[Event]) -> None:
+        # The snapshot first: who hears of an end must find its blocks free.
+        self._snapshot = self._engine.snapshot()
+        for event in events:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        listener = self._listeners[event.request_id]
+        if event.finish is not None:
+            del self._listeners[event.request_id]
+        try:
+            listener(event)
+        except Exception:
+            # A listener whose event loop has closed must not end the others' work.
+            _logger.exception("request %s: its listener failed", event.request_id)
+
+    def _die(self, reason: str) -> None:
+        with self._gate:
+            self._death = reason
+        # Requests that were still in the inbox have listeners to tell, too.
+        while not self._inbox.empty():
+            command = self._inbox.get_nowait()
+            with contextlib.suppress(Exception, SystemExit):
+                command()
+        for request_id in list(self._listeners):
+            self._tell(Event(request_id, finish=FinishReason.ERROR, usage=Usage(0, 0), error=reason))

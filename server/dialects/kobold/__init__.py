@@ -1,0 +1,1 @@
+"""The KoboldAI United API with KoboldCpp's extensions."""

@@ -1,0 +1,120 @@
+"""The only translator between the Kobold wire and the engine's messages. Pure."""
+
+from typing import Any
+
+from engine.types import Event, FinishReason, GenerationRequest, ModelInfo, TextPrompt
+from server.dialects.kobold.schemas import GenerateBody
+from server.service import Reply, Status
+from server.wire.sampler_fields import to_sampling
+
+DEFAULT_LENGTH = 180
+ADVERTISED_LENGTH = 400
+"""What KoboldCpp 1.76 tells clients that ask for the usual length."""
+
+STOP_STRINGS = 256
+"""More stop strings than this are cut off, as in later KoboldCpp."""
+
+FINISH = {
+    FinishReason.EOS: "stop",
+    FinishReason.STOP: "stop",
+    FinishReason.LENGTH: "length",
+    FinishReason.ABORT: "length",
+    FinishReason.ERROR: "error",
+}
+
+STOP_REASON = {FinishReason.LENGTH: 0, FinishReason.ABORT: 0, FinishReason.EOS: 1, FinishReason.STOP: 2}
+
+
+def to_request(body: GenerateBody, request_id: str, default_length: int | None) -> GenerationRequest:
+    """The engine's request. `default_length` is the server's setting for clients that name none."""
+    length = body.max_length
+    if length is None:
+        length = DEFAULT_LENGTH if default_length is None else default_length
+    ban_eos = body.use_default_badwordsids if body.ban_eos_token is None else body.ban_eos_token
+    context = body.max_context_length
+    return GenerationRequest(
+        request_id=request_id,
+        prompt=TextPrompt(body.prompt, body.memory),
+        max_tokens=length,
+        sampling=to_sampling(body),
+        context_length=context if context is not None and context > 0 else None,
+        stop=body.stop_sequence[:STOP_STRINGS],
+        trim_stop=body.trim_stop,
+        ban_eos=ban_eos and not body.bypass_eos,
+        ignore_eos=body.bypass_eos,
+        render_special=body.render_special,
+    )
+
+
+def from_reply(reply: Reply) -> dict[str, Any]:
+    """The answer of `/api/v1/generate`."""
+    result = {
+        "text": reply.text,
+        "finish_reason": FINISH[reply.finish],
+        "logprobs": None,
+        "prompt_tokens": reply.usage.prompt_tokens,
+        "completion_tokens": reply.usage.completion_tokens,
+    }
+    return {"results": [result]}
+
+
+def from_event(event: Event) -> dict[str, Any] | None:
+    """One piece of the stream; None when there is nothing to say."""
+    if event.finish is not None:
+        return {"token": event.text, "finish_reason": FINISH[event.finish]}
+    return {"token": event.text, "finish_reason": None} if event.text else None
+
+
+def check_reply(text: str) -> dict[str, Any]:
+    """The answer of `/api/extra/generate/check`."""
+    return {"results": [{"text": text}]}
+
+
+def abort_reply(done: bool) -> dict[str, str]:
+    """The answer of `/api/extra/abort`: words, not booleans."""
+    word = "true" if done else "false"
+    return {"success": word, "done": word}
+
+
+def model_name(info: ModelInfo, *, hidden: bool) -> str:
+    """The model's name in KoboldCpp's form; clients without the key are told that there is one."""
+    return "koboldcpp/protected-model" if hidden else f"koboldcpp/{info.name}"
+
+
+def perf_reply(status: Status, *, quiet: bool) -> dict[str, Any]:
+    """The answer of `/api/extra/perf`: `last_process` and `last_eval` are milliseconds per token."""
+    usage = status.last_usage
+    processed = 0 if usage is None else usage.prompt_tokens - usage.cached_tokens
+    made = 0 if usage is None else usage.completion_tokens
+    process_time = 0.0 if usage is None else usage.prompt_seconds
+    eval_time = 0.0 if usage is None else usage.decode_seconds
+    # decode_seconds spans from the first token to the last: one interval fewer than tokens.
+    intervals = max(0, made - 1)
+    return {
+        "last_process": _ratio(process_time * 1000, processed),
+        "last_eval": _ratio(eval_time * 1000, intervals),
+        "last_token_count": made,
+        "last_seed": -1 if usage is None else usage.seed,
+        "total_gens": status.finished,
+        "stop_reason": -1 if status.last_finish is None else STOP_REASON.get(status.last_finish, -1),
+        "total_img_gens": 0,
+        "queue": status.waiting,
+        "idle": int(status.open == 0),
+        "hordeexitcounter": -1,
+        "uptime": status.uptime,
+        "idletime": status.idle_time,
+        "quiet": quiet,
+        "last_input_count": 0 if usage is None else usage.prompt_tokens,
+        "last_process_time": process_time,
+        "last_eval_time": eval_time,
+        "last_process_speed": _ratio(processed, process_time),
+        "last_eval_speed": _ratio(intervals, eval_time),
+        "last_draft_success": 0,
+        "last_draft_failed": 0,
+        "total_tts_gens": 0,
+        "total_transcribe_gens": 0,
+    }
+
+
+def _ratio(amount: float, of: float) -> float:
+    return amount / of if of > 0 else 0.0

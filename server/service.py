@@ -1,0 +1,211 @@
+"""What the server does for its clients, whatever they speak: generate, look, stop.
+
+Independent of HTTP. Lives on one event loop and needs no locks.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
+
+from engine.errors import BusyError, EngineDeadError, RequestError
+from engine.types import Event, FinishReason, GenerationRequest, ModelInfo, Usage
+from server.client import EngineClient
+
+REMEMBERED_TEXTS = 64
+"""Texts of finished generations that stay available to clients which lost their connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asks: the name the client gave the request, and its address.
+
+    A request with a genkey is found by that key alone. Without one, a client speaks of its own
+    keyless requests: those from the same address.
+    """
+
+    address: str = ""
+    genkey: str = ""
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Under which name texts are kept and requests are aborted."""
+        return ("", self.genkey) if self.genkey else (self.address, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One whole generation."""
+
+    text: str
+    finish: FinishReason
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the server is doing, for those who ask how it is."""
+
+    last_usage: Usage | None
+    last_finish: FinishReason | None
+    finished: int
+    open: int
+    waiting: int
+    uptime: float
+    idle_time: float
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """An admitted call: one or several generations that come and go together."""
+
+    origin: Origin
+    request_ids: tuple[str, ...]
+    texts: dict[str, str] = field(default_factory=dict)
+    aborted: bool = False
+
+    @property
+    def text(self) -> str:
+        return self.texts.get(self.request_ids[0], "")
+
+
+class GenerationService:
+    """Admits requests, runs them on the engine, and knows which are open.
+
+    At most `capacity` generations are open at a time, running or waiting; the next one is refused
+    with `BusyError` at once rather than kept hanging.
+    """
+
+    def __init__(self, engine: EngineClient, capacity: int) -> None:
+        self._engine = engine
+        self._capacity = capacity
+        self._tickets: list[_Ticket] = []
+        self._texts: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._started = self._last_asked = time.monotonic()
+
+    @property
+    def info(self) -> ModelInfo:
+        """The loaded model."""
+        return self._engine.info
+
+    async def stream(self, *requests: GenerationRequest, origin: Origin) -> AsyncGenerator[Event, None]:
+        """The events of `requests`, mixed as they come; each request's last event has `finish` set.
+
+        The first event is empty and says that the engine has taken the requests: whatever is wrong
+        with them was raised before. Raises `RequestError`, `BusyError`, `EngineDeadError`. Leaving
+        early aborts what still runs.
+        """
+        with self._admitted(requests, origin) as ticket:
+            prepared = tuple([await self._engine.prepare(request) for request in requests])
+            yield Event(prepared[0].request_id)
+            if ticket.aborted:
+                for request in prepared:
+                    yield Event(request.request_id, finish=FinishReason.ABORT, usage=Usage(0, 0))
+                return
+            async with aclosing(self._engine.events(prepared)) as events:
+                async for event in events:
+                    ticket.texts[event.request_id] = ticket.texts.get(event.request_id, "") + event.text
+                    yield event
+
+    async def generate(self, *requests: GenerationRequest, origin: Origin) -> list[Reply]:
+        """The whole replies, in the order of `requests`. Raises as `stream` does."""
+        texts = {request.request_id: "" for request in requests}
+        last: dict[str, Event] = {}
+        async with aclosing(self.stream(*requests, origin=origin)) as events:
+            async for event in events:
+                texts[event.request_id] += event.text
+                if event.finish is FinishReason.ERROR:
+                    raise EngineDeadError(event.error or "the engine failed")
+                if event.finish is not None:
+                    last[event.request_id] = event
+        return [_reply(texts[request.request_id], last[request.request_id]) for request in requests]
+
+    def text_so_far(self, origin: Origin) -> str:
+        """What the newest generation of that name has said, also after its end; "" if there is none."""
+        for ticket in reversed(self._tickets):
+            if ticket.origin.name == origin.name:
+                return ticket.text
+        return self._texts.get(origin.name, "")
+
+    def abort(self, origin: Origin) -> bool:
+        """End all generations of that name; whether there were any."""
+        found = [ticket for ticket in self._tickets if ticket.origin.name == origin.name]
+        for ticket in found:
+            self._abort(ticket)
+        return bool(found)
+
+    def abort_all(self) -> None:
+        """End everything that is open. May be called from a signal handler."""
+        for ticket in tuple(self._tickets):
+            self._abort(ticket)
+
+    async def count(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of `text`; `special` puts BOS in front where the model wants one."""
+        return await self._engine.encode(text, add_bos=None if special else False)
+
+    async def decode(self, ids: list[int]) -> str:
+        """The text of token ids."""
+        return await self._engine.decode(ids)
+
+    def status(self) -> Status:
+        """What goes on at this moment."""
+        now = time.monotonic()
+        snapshot = self._engine.snapshot()
+        return Status(
+            last_usage=snapshot.last_usage,
+            last_finish=snapshot.last_finish,
+            finished=snapshot.requests_finished,
+            open=self._open,
+            waiting=snapshot.waiting,
+            uptime=now - self._started,
+            idle_time=now - self._last_asked,
+        )
+
+    @property
+    def _open(self) -> int:
+        return sum(len(ticket.request_ids) for ticket in self._tickets)
+
+    @contextmanager
+    def _admitted(self, requests: tuple[GenerationRequest, ...], origin: Origin) -> Iterator[_Ticket]:
+        if len(requests) > self._capacity:
+            raise RequestError(
+                f"the request asks for {len(requests)} generations at once; this server takes at most "
+                f"{self._capacity}"
+            )
+        if self._open + len(requests) > self._capacity:
+            raise BusyError("Server is busy; please try again later.")
+        self._last_asked = time.monotonic()
+        ticket = _Ticket(origin, tuple(request.request_id for request in requests))
+        self._tickets.append(ticket)
+        try:
+            yield ticket
+        finally:
+            self._tickets.remove(ticket)
+            self._remember(ticket)
+
+    def _remember(self, ticket: _Ticket) -> None:
+        self._texts[ticket.origin.name] = ticket.text
+        self._texts.move_to_end(ticket.origin.name)
+        while len(self._texts) > REMEMBERED_TEXTS:
+            self._texts.popitem(last=False)
+
+    def _abort(self, ticket: _Ticket) -> None:
+        ticket.aborted = True
+        for request_id in ticket.request_ids:
+            self._engine.abort(request_id)
+
+
+def _reply(text: str, last: Event) -> Reply:
+    assert last.finish is not None
+    return Reply(text, last.finish, last.usage if last.usage is not None else Usage(0, 0))
+
+
+def numbered(request: GenerationRequest, count: int) -> tuple[GenerationRequest, ...]:
+    """`count` requests that differ in their ids and seeds, for several answers to one question."""
+    copies = []
+    for index in range(count):
+        seed = request.sampling.seed
+        sampling = replace(request.sampling, seed=None if seed is None else seed + index)
+        copies.append(replace(request, request_id=f"{request.request_id}-{index}", sampling=sampling))
+    return tuple(copies)

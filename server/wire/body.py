@@ -1,0 +1,74 @@
+"""Reading request bodies: JSON whatever the Content-Type says, with limits."""
+
+import json
+import logging
+import re
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import ValidationError
+
+from server.wire.lenient import WireModel
+from server.wire.replies import HttpError
+
+Body = TypeVar("Body", bound=WireModel)
+
+prompts = logging.getLogger("server.prompts")
+"""What clients send, word for word. Silent unless the user asks for it."""
+
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+async def read_model(request: Request, model: type[Body], limit_mb: int) -> Body:
+    """The request's body as `model`. Raises `HttpError`."""
+    fields = await read_object(request, limit_mb)
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise HttpError(422, describe(error)) from None
+
+
+async def read_object(request: Request, limit_mb: int) -> dict[str, Any]:
+    """The request's body as a JSON object. Raises `HttpError`."""
+    raw = await _read_bytes(request, limit_mb)
+    try:
+        # Not json.loads(bytes): that would guess UTF-16 and UTF-32 as well.
+        value = json.loads(raw.decode("utf-8"))
+        if _SURROGATE_ESCAPE.search(raw):
+            # Clients that cut text at UTF-16 units send half characters, which no tokenizer takes.
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        raise HttpError(500, "Error parsing input.") from None
+    if not isinstance(value, dict):
+        raise HttpError(400, "The request body must be a JSON object.")
+    prompts.debug("%s %s", request.url.path, raw.decode("utf-8"))
+    return value
+
+
+async def _read_bytes(request: Request, limit_mb: int) -> bytes:
+    limit = limit_mb << 20
+    too_big = HttpError(500, f"Payload is too big. Max payload size is {limit_mb}MB.")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_big
+    body = bytearray()
+    length = 0
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length <= limit:
+            body += chunk
+        elif length > 2 * limit:
+            break
+    # Read to the end where that is near: a client that still sends does not see an early answer.
+    if length > limit:
+        raise too_big
+    return bytes(body)
+
+
+def describe(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    # A union's branches appear in the path as well, by names that mean nothing to a client.
+    where = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int))
+    what = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what

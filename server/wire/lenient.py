@@ -1,0 +1,73 @@
+"""Types that read JSON the way Kobold clients write it.
+
+Numbers may be strings (`"12"`), counts may be fractions (12.7 is 12), null means "not said". What
+makes no sense as the type at all (a list for a number) is still an error.
+"""
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+COUNT_LIMIT = 2**31 - 1
+
+
+class WireModel(BaseModel):
+    """A request body: unknown fields are ignored, and a null field counts as absent."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {name: value for name, value in data.items() if value is not None}
+        return data
+
+
+def _real(value: Any) -> float:
+    if not isinstance(value, (bool, int, float, str)):
+        raise ValueError("must be a number")
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise ValueError("must be a number") from None
+    if not math.isfinite(number):
+        raise ValueError("must be a finite number")
+    return number
+
+
+def _count(value: Any) -> int:
+    return int(max(-COUNT_LIMIT, min(COUNT_LIMIT, _real(value))))
+
+
+def _seed(value: Any) -> int | None:
+    """A seed below 1 asks for a random one; larger ones wrap at 32 bit, as in KoboldCpp."""
+    number = value if isinstance(value, int) else int(_real(value))
+    return number & 0xFFFF_FFFF if number > 0 else None
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "0", "false", "no", "off")
+    return bool(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """One string counts as a list of one; nulls and empty strings in a list say nothing."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(item is None or isinstance(item, str) for item in items):
+        raise ValueError("must be a list of strings")
+    return tuple(item for item in items if item)
+
+
+def _name(value: Any) -> Any:
+    return str(value) if isinstance(value, (int, float)) else value
+
+
+Real = Annotated[float, BeforeValidator(_real)]
+Count = Annotated[int, BeforeValidator(_count)]
+Seed = Annotated[int | None, BeforeValidator(_seed)]
+Truth = Annotated[bool, BeforeValidator(_truth)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Name = Annotated[str, BeforeValidator(_name)]

@@ -1,0 +1,170 @@
+"""Headers, methods, paths and bodies, whatever the endpoint."""
+
+import json
+
+import pytest
+
+from server.settings import Settings
+from tests.server.live import LiveServer, read_answer, serving
+
+GENERATE = "/api/v1/generate"
+SHORT = {"prompt": "hello", "max_length": 2}
+
+
+def check_cors(answer: object) -> None:
+    assert answer.header("access-control-allow-origin") == "*"  # type: ignore[attr-defined]
+    assert "Authorization" in answer.header("access-control-allow-headers")  # type: ignore[attr-defined]
+
+
+def test_preflight(locked_server: LiveServer) -> None:
+    answer = locked_server.ask(
+        "OPTIONS",
+        "/any/path",
+        headers={
+            "Origin": "https://lite.koboldai.net",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,content-type",
+            "Access-Control-Request-Private-Network": "true",
+        },
+    )
+    assert (answer.status, answer.body) == (200, b"")
+    check_cors(answer)
+    assert answer.header("access-control-allow-private-network") == "true"
+    assert answer.header("access-control-allow-credentials") is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nowhere", None, 404),
+        ("POST", "/nowhere", {}, 404),
+        ("POST", GENERATE, b"{x", 500),
+        ("POST", GENERATE, [1], 400),
+        ("POST", GENERATE, {"prompt": 5}, 422),
+        ("PUT", GENERATE, {}, 501),
+        ("DELETE", "/api/v1/model", None, 501),
+        ("HEAD", "/nowhere", None, 200),
+    ],
+)
+def test_every_answer_has_the_headers(
+    server: LiveServer, method: str, path: str, body: object, status: int
+) -> None:
+    answer = server.ask(method, path, body)
+    assert answer.status == status
+    check_cors(answer)
+    if status >= 400 and status != 404:
+        assert answer.json["detail"]["msg"] == answer.json["error"]["message"]
+
+
+def test_an_unforeseen_error_has_the_headers(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(server.service, "status", fail)
+    answer = server.get("/api/extra/perf")
+    monkeypatch.undo()
+    assert answer.status == 500
+    check_cors(answer)
+    assert b"secret detail" not in answer.body
+    assert "unforeseen error" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/model",
+        "/api/latest/model",
+        "/some/where/api/v1/model",
+        "/some/where/api/latest/model/",
+        "/api/v1/model//",
+        "/api/v1/model?x=1",
+    ],
+)
+def test_spellings_of_a_path(server: LiveServer, path: str) -> None:
+    assert server.get(path).json == {"result": "koboldcpp/tiny"}
+
+
+@pytest.mark.parametrize("path", ["/v1/completion", "/completions", "/x/v1/completions", "/v1/completions/"])
+def test_spellings_of_completions(server: LiveServer, path: str) -> None:
+    assert server.post(path, {"prompt": "a", "max_tokens": 1}).json["object"] == "text_completion"
+
+
+def test_spellings_of_chat(server: LiveServer) -> None:
+    body = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+    assert server.post("/chat/completions", body).json["object"] == "chat.completion"
+    assert server.get("/models").json["data"][0]["id"] == "koboldcpp/tiny"
+
+
+@pytest.mark.parametrize("path", ["/" * 3000, "/a" * 3000, "/%00", "/..%2f..%2fetc/passwd", "/api/v1/modelx"])
+def test_odd_paths(server: LiveServer, path: str) -> None:
+    assert server.get(path).status in (200, 404)
+
+
+def test_the_page_says_how_to_connect(server: LiveServer, locked_server: LiveServer) -> None:
+    page = server.get("/")
+    assert page.status == 200
+    assert f"{server.url}/v1".encode() in page.body
+    assert b"tiny" in page.body
+    assert b"tiny" not in locked_server.get("/").body
+
+
+def test_content_type_is_not_looked_at(server: LiveServer) -> None:
+    answer = server.ask("POST", GENERATE, SHORT, {"Content-Type": "text/plain;charset=UTF-8"})
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"prompt": "\xff"}',
+        b"[" * 100_000,
+        b'{"prompt":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"max_length": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_what_is_not_json(server: LiveServer, body: bytes) -> None:
+    answer = server.post(GENERATE, body)
+    assert (answer.status, answer.json["detail"]) == (
+        500,
+        {"msg": "Error parsing input.", "type": "bad_input"},
+    )
+
+
+def test_half_characters_are_replaced(server: LiveServer) -> None:
+    answer = server.post(GENERATE, b'{"prompt": "a\\ud83d", "max_length": 1}')
+    assert answer.status == 200
+
+
+def test_a_declared_body_that_is_too_big(server: LiveServer) -> None:
+    with server.send("POST", GENERATE, headers={"Content-Length": str((32 << 20) + 1)}) as connection:
+        answer = read_answer(connection)
+    assert answer.status == 500
+    assert answer.json["detail"]["msg"] == "Payload is too big. Max payload size is 32MB."
+    check_cors(answer)
+
+
+def test_a_chunked_body_that_grows_too_big(server: LiveServer, tiny_settings: Settings) -> None:
+    settings = tiny_settings.model_copy(update={"maxrequestsize": 1})
+    with serving(server.worker, settings) as small:
+        connection = small.send("POST", GENERATE, headers={"Transfer-Encoding": "chunked"})
+        with connection:
+            piece = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+            for _ in range(17):
+                connection.sendall(piece)
+            answer = read_answer(connection)
+    assert answer.json["detail"]["msg"] == "Payload is too big. Max payload size is 1MB."
+
+
+def test_a_chunked_body(server: LiveServer) -> None:
+    body = json.dumps(SHORT).encode()
+    chunked = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+    assert server.ask("POST", GENERATE, chunked, {"Transfer-Encoding": "chunked"}).status == 200
+
+
+def test_a_large_body_within_the_limit(server: LiveServer) -> None:
+    answer = server.post("/api/extra/abort", {"genkey": "none", "filler": "x" * (8 << 20)})
+    assert answer.json == {"success": "false", "done": "false"}

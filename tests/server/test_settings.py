@@ -1,0 +1,112 @@
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from engine.errors import ConfigError
+from server.settings import Settings, load_settings, read_settings_file, sample_settings
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in tuple(os.environ):
+        if name.startswith("NKAT_"):
+            monkeypatch.delenv(name)
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "settings.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_flags_before_environment_before_file_before_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, "port = 1\nthreads = 1\ncontextsize = 1024\n")
+    monkeypatch.setenv("NKAT_PORT", "2")
+    monkeypatch.setenv("NKAT_THREADS", "2")
+    settings = load_settings({"port": 3}, file)
+    assert (settings.port, settings.threads, settings.contextsize) == (3, 2, 1024)
+    assert settings.host == "127.0.0.1"
+
+
+def test_the_environment_may_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NKAT_CONFIG", str(write(tmp_path, "port = 7\n")))
+    assert load_settings({}).port == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("prot = 1\n", ("unknown setting 'prot'", "port", "settings.toml")),
+        ("port = 99999\n", ("bad value for port in", "65535")),
+        ("port = \n", ("not TOML",)),
+        ('{"port": 1}\n', ("not TOML",)),
+        ('device = "gpu"\n', ("bad value for device", "cuda:N")),
+    ],
+)
+def test_a_bad_file_is_fatal_in_one_line(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, write(tmp_path, text))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in words)
+
+
+def test_an_unknown_variable_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NKAT_PROT", "1")
+    with pytest.raises(ConfigError, match="NKAT_PROT"):
+        load_settings({})
+
+
+def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NKAT_PORT", "many")
+    with pytest.raises(ConfigError, match="NKAT_PORT"):
+        load_settings({})
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_settings({}, tmp_path / "none.toml")
+
+
+def test_settings_are_frozen_and_hide_the_password() -> None:
+    settings = Settings(password="hush")  # type: ignore[arg-type]
+    assert "hush" not in repr(settings)
+    with pytest.raises(ValidationError):
+        settings.port = 1
+    with pytest.raises(ConfigError) as caught:
+        load_settings({"password": ""})
+    assert "password" in str(caught.value)
+
+
+def test_a_model_is_needed_to_run() -> None:
+    with pytest.raises(ConfigError, match="--model"):
+        Settings().engine_config()
+
+
+def test_the_engine_is_told(tmp_path: Path) -> None:
+    config = Settings(
+        model=tmp_path / "m.gguf", contextsize=64, threads=2, parallelrequests=3
+    ).engine_config()
+    assert (config.context_length, config.threads, config.max_sequences) == (64, 2, 3)
+
+
+@pytest.mark.parametrize(("multiuser", "capacity"), [(0, 4), (1, 14), (2, 5), (7, 10)])
+def test_capacity_counts_those_that_wait(multiuser: int, capacity: int) -> None:
+    assert Settings(parallelrequests=4, multiuser=multiuser).capacity == capacity
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
+def test_every_settings_file_loads(path: Path) -> None:
+    assert read_settings_file(path)
+    load_settings({}, path)
+
+
+def test_the_sample_is_generated_from_the_defaults() -> None:
+    assert (CONFIGS / "nkat.example.toml").read_text(encoding="utf-8") == sample_settings()
+    assert load_settings({}, CONFIGS / "nkat.example.toml") == Settings()

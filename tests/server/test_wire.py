@@ -1,0 +1,127 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from engine.types import DEFAULT_SAMPLER_ORDER, Sampler
+from server.wire.body import describe
+from server.wire.lenient import Count, Name, Real, Seed, Texts, Truth, WireModel
+from server.wire.sampler_fields import NOT_YET, SamplerFields, asked_in_vain, to_sampling
+
+
+class Sample(WireModel):
+    real: Real = 0.5
+    count: Count = 7
+    seed: Seed = None
+    truth: Truth = True
+    texts: Texts = ()
+    name: Name = ""
+
+
+@pytest.mark.parametrize(
+    ("field", "sent", "read"),
+    [
+        ("real", "1.5", 1.5),
+        ("real", 2, 2.0),
+        ("real", None, 0.5),
+        ("real", True, 1.0),
+        ("count", "12", 12),
+        ("count", 12.7, 12),
+        ("count", -5, -5),
+        ("count", 10**30, 2**31 - 1),
+        ("count", None, 7),
+        ("seed", "77", 77),
+        ("seed", 0, None),
+        ("seed", -1, None),
+        ("seed", 2**32 + 5, 5),
+        ("seed", None, None),
+        ("truth", 0, False),
+        ("truth", "false", False),
+        ("truth", "true", True),
+        ("truth", None, True),
+        ("texts", "one", ("one",)),
+        ("texts", ["a", None, "", "b"], ("a", "b")),
+        ("texts", None, ()),
+        ("name", 5, "5"),
+    ],
+)
+def test_lenient_values(field: str, sent: Any, read: Any) -> None:
+    assert getattr(Sample.model_validate({field: sent, "unknown": 1}), field) == read
+
+
+@pytest.mark.parametrize(
+    ("field", "sent"),
+    [
+        ("real", "warm"),
+        ("real", [1]),
+        ("real", float("nan")),
+        ("real", float("inf")),
+        ("count", {}),
+        ("count", "1e999"),
+        ("seed", []),
+        ("texts", [7]),
+        ("texts", 7),
+        ("name", []),
+    ],
+)
+def test_nonsense_is_refused_by_name(field: str, sent: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Sample.model_validate({field: sent})
+    assert describe(caught.value).startswith(f"{field}: ")
+
+
+def sampling(**fields: Any) -> Any:
+    return to_sampling(SamplerFields.model_validate(fields))
+
+
+def test_defaults_are_those_of_koboldcpp() -> None:
+    params = sampling()
+    assert (params.temperature, params.top_k, params.top_p, params.min_p) == (0.7, 100, 0.92, 0.0)
+    assert (params.rep_pen, params.rep_pen_range, params.rep_pen_slope) == (1.0, 320, 1.0)
+    assert params.seed is None
+
+
+def test_zero_is_not_absent() -> None:
+    assert sampling(temperature=0, top_k=0, top_p=0).temperature == 0.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"rep_pen": 1.1, "repetition_penalty": 1.3, "repeat_penalty": 1.2}, 1.3),
+        ({"rep_pen": 0.5}, 1.0),
+    ],
+)
+def test_the_largest_repetition_penalty_counts(fields: dict[str, Any], expected: float) -> None:
+    assert sampling(**fields).rep_pen == expected
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ([6, 0], (Sampler.REP_PEN, Sampler.TOP_K)),
+        ([9, 0], (Sampler.TOP_K,)),
+        ([], DEFAULT_SAMPLER_ORDER),
+        (None, DEFAULT_SAMPLER_ORDER),
+        ([6, 0, 1, 3, 4, 2, 5, 5], DEFAULT_SAMPLER_ORDER),
+        (["a"], DEFAULT_SAMPLER_ORDER),
+    ],
+)
+def test_sampler_order(order: Any, expected: tuple[Sampler, ...]) -> None:
+    assert sampling(sampler_order=order).order == expected
+
+
+def test_biases_and_bans() -> None:
+    params = sampling(logit_bias={"5": 1, "x": 2, "7": -1000, "8": "nan"}, custom_token_bans="9, 10,,x")
+    assert params.logit_bias == ((5, 1.0), (7, -100.0), (9, -100.0), (10, -100.0))
+    assert sampling(logit_bias=[[5, 1]]).logit_bias == ()
+
+
+def test_what_is_asked_in_vain_is_known() -> None:
+    neutral = {
+        "top_a": 0, "typical": 1, "tfs": 1, "mirostat": 0, "dry_multiplier": 0, "xtc_probability": 0,
+        "grammar": "", "banned_tokens": [], "guidance_scale": 1, "dry_base": 3, "nsigma": "0",
+    }  # fmt: skip
+    assert asked_in_vain(SamplerFields.model_validate(neutral), NOT_YET) == {}
+    wanted = {"mirostat": 2, "tfs": 0.9, "grammar": "root ::= x"}
+    assert asked_in_vain(SamplerFields.model_validate(wanted), NOT_YET).keys() == wanted.keys()
