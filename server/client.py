@@ -63,8 +63,9 @@ class EngineClient:
     async def events(self, requests: tuple[GenerationRequest, ...]) -> AsyncGenerator[Event, None]:
         """The news of all `requests`, which must be prepared, until each has had its last event.
 
-        Events of one request that arrived together are joined. However this ends, no request
-        outlives it. Raises `EngineDeadError`.
+        The first event is empty and says that the engine has taken them all. Events of one request
+        that arrived together are joined. However this ends, no request outlives it. Raises
+        `EngineDeadError`.
         """
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Event] = asyncio.Queue()
@@ -78,6 +79,7 @@ class EngineClient:
             for request in requests:
                 self._worker.submit(request, deliver)
                 unfinished.add(request.request_id)
+            yield Event(requests[0].request_id)
             while unfinished:
                 for event in await _drain(queue):
                     if event.finish is not None:

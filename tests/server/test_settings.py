@@ -2,7 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from engine.errors import ConfigError
 from server.settings import Settings, load_settings, read_settings_file, sample_settings
@@ -75,7 +75,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_settings_are_frozen_and_hide_the_password() -> None:
-    settings = Settings(password="hush")  # type: ignore[arg-type]
+    settings = Settings(password=SecretStr("hush"))
     assert "hush" not in repr(settings)
     with pytest.raises(ValidationError):
         settings.port = 1

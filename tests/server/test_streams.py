@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engine.worker import EngineWorker
 from server.settings import Settings
 from tests.server.live import Answer, LiveServer, read_answer, serving, wait_for
 
@@ -43,7 +44,8 @@ def test_kobold_framing_is_exact(server: LiveServer) -> None:
     rebuilt = b""
     pieces = [json.loads(event.split("data: ")[1]) for event in answer.body.decode().split("\n\n")[:-1]]
     for piece in pieces:
-        data = f'{{"token": {json.dumps(piece["token"])}, "finish_reason": {json.dumps(piece["finish_reason"])}}}'
+        token, finish = json.dumps(piece["token"]), json.dumps(piece["finish_reason"])
+        data = f'{{"token": {token}, "finish_reason": {finish}}}'
         rebuilt += f"event: message\ndata: {data}\n\n".encode()
     assert rebuilt == answer.body
     assert [piece["finish_reason"] for piece in pieces][-1] == "length"
@@ -204,9 +206,10 @@ def test_template_arguments_cannot_replace_the_engines(server: LiveServer) -> No
 
 def test_what_sillytavern_sends(server: LiveServer) -> None:
     body = {
-        "prompt": "hello", "max_new_tokens": 4, "max_tokens": 4, "temperature": 0.5, "typical_p": 1, "typical": 1,
+        "prompt": "hello", "max_new_tokens": 4, "max_tokens": 4, "temperature": 0.5, "typical_p": 1,
         "sampler_seed": -1, "repetition_penalty": 1.1, "top_k": 0, "add_bos_token": True, "dry_multiplier": 0,
-        "dry_sequence_breakers": '["\\n",":","\\"","*"]', "stopping_strings": ["\nUser:"], "stop": ["\nUser:"],
+        "dry_sequence_breakers": '["\\n",":","\\"","*"]', "stopping_strings": ["\nUser:"],
+        "stop": ["\nUser:"], "typical": 1,
         "truncation_length": 8192, "mirostat_mode": 0, "custom_token_bans": "", "banned_strings": [],
         "api_type": "koboldcpp", "sampler_order": [6, 0, 1, 3, 4, 2, 5], "xtc_threshold": 0.1,
         "xtc_probability": 0, "grammar": "", "rep_pen": 1.1, "rep_pen_range": 0, "seed": -1,
@@ -222,3 +225,30 @@ def test_fields_without_effect_are_logged_once(server: LiveServer, caplog: pytes
     for _ in range(2):
         server.post(GENERATE, {"prompt": "a", "max_length": 1, "adaptive_target": 0.5})
     assert caplog.text.count("adaptive_target") == 1
+
+
+def test_a_dead_engine_answers_present_and_later_requests(tiny_settings: Settings) -> None:
+    worker = EngineWorker.start(tiny_settings.engine_config())
+    with serving(worker, tiny_settings) as server:
+        plain, stream, openai = (
+            server.send("POST", path, json.dumps(body).encode())
+            for path, body in (
+                (GENERATE, LONG),
+                (STREAM, LONG),
+                (
+                    "/v1/completions",
+                    {"prompt": "a", "max_tokens": 2000, "ban_eos_token": True, "stream": True},
+                ),
+            )
+        )
+        wait_for(lambda: worker.snapshot().running == 3)
+        worker.close()
+        with plain, stream, openai:
+            answer = read_answer(plain)
+            assert answer.status == 500
+            assert answer.json["detail"]["type"] == "server_error"
+            assert b'"finish_reason": "error"' in read_answer(stream).body
+            assert b'data: {"error": {"message": ' in read_answer(openai).body
+        assert server.post(GENERATE, LONG).status == 500
+        assert server.post(STREAM, LONG).status == 500
+        assert server.get("/api/v1/model").status == 200

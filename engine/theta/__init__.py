@@ -1,0 +1,7 @@
+"""Theta as files hold it: names, keys, factors, and the checks that hostile ones need. Knows no torch."""
+
+from engine.theta.factors import ThetaFactors
+from engine.theta.names import RANKS
+from engine.theta.theta import Theta, read_theta
+
+__all__ = ["RANKS", "Theta", "ThetaFactors", "read_theta"]

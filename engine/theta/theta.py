@@ -1,0 +1,110 @@
+"""All corrections of a model, and what their file says of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from engine.errors import ModelFileError
+from engine.gguf import GGMLType, GGUFFile, TensorInfo
+from engine.theta import names
+from engine.theta.factors import ThetaFactors
+
+@dataclass(frozen=True, slots=True)
+class Theta:
+    """Theta of one model.
+
+    `factors` by the name of the corrected tensor (`blk.0.attn_q.weight`); `gamma` in [0, 1];
+    `base_sha256`: hexadecimal SHA-256 of the model file that it was made for; `notes`: the keys
+    `nkat.calibration.*` and `nkat.report.*`.
+    """
+
+    factors: Mapping[str, ThetaFactors]
+    rank: int
+    gamma: float
+    method: str
+    base_sha256: str
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_theta(file: GGUFFile, corrected: Mapping[str, TensorInfo]) -> Theta | None:
+    """Theta of a file, `.nkat` or sidecar; None where the file has none.
+
+    `corrected`: the tensors of the model that it is for. Raises `ModelFileError`, one line without the
+    file's name, for theta that is damaged, incomplete or made for tensors that the model has not.
+    """
+    metadata = file.metadata
+    if names.VERSION_KEY not in metadata:
+        return None
+    version = _integer(metadata, names.VERSION_KEY)
+    if version != names.VERSION:
+        raise ModelFileError(f"theta of version {version}; this program reads version {names.VERSION}")
+    rank = _integer(metadata, names.RANK_KEY)
+    check_rank(rank)
+    gamma = metadata.get(names.GAMMA_KEY)
+    if not isinstance(gamma, float):
+        raise ModelFileError(f"{names.GAMMA_KEY} must be a number")
+    check_gamma(gamma)
+    factors: dict[str, ThetaFactors] = {}
+    for name in file.tensors:
+        tensor = names.corrected_tensor(name)
+        if tensor is not None and tensor not in factors:
+            factors[tensor] = _read_factors(file, tensor)
+            if tensor not in corrected:
+                raise ModelFileError(f"theta corrects {tensor}, which the model does not have")
+            factors[tensor].check(tensor, corrected[tensor].shape, rank)
+    if len(factors) != _integer(metadata, names.COUNT_KEY):
+        raise ModelFileError(f"theta of {len(factors)} tensors; {names.COUNT_KEY} promises another number")
+    prefixes = (names.CALIBRATION_PREFIX, names.REPORT_PREFIX)
+    return Theta(
+        factors,
+        rank,
+        gamma,
+        _text(metadata, names.METHOD_KEY),
+        _text(metadata, names.BASE_KEY),
+        {key: value for key, value in metadata.items() if key.startswith(prefixes)},
+    )
+
+
+def check_rank(rank: int) -> None:
+    """Raise `ModelFileError` for a rank that theta cannot have."""
+    if rank not in names.RANKS:
+        allowed = ", ".join(map(str, names.RANKS))
+        raise ModelFileError(f"theta cannot have rank {rank}; allowed are {allowed}")
+
+
+def check_gamma(gamma: float) -> None:
+    """Raise `ModelFileError` for a gamma outside [0, 1], NaN included."""
+    if not 0 <= gamma <= 1:
+        raise ModelFileError(f"gamma is {gamma:g}; it must lie between 0 and 1")
+
+
+def _read_factors(file: GGUFFile, tensor: str) -> ThetaFactors:
+    parts = []
+    for name, kind in zip(
+        names.theta_names(tensor), (GGMLType.I8, GGMLType.I8, GGMLType.F32), strict=True
+    ):
+        info = file.tensors.get(name)
+        if info is None:
+            raise ModelFileError(f"theta of {tensor} is incomplete: {name} is missing")
+        if info.type is not kind:
+            raise ModelFileError(f"{name} must be of type {kind.name}, not {info.type.name}")
+        dtype = np.float32 if kind is GGMLType.F32 else np.int8
+        parts.append(np.frombuffer(file.data(name).tobytes(), dtype).reshape(info.shape))
+    u, v, scale = parts
+    return ThetaFactors(u, v, scale)
+
+
+def _integer(metadata: Mapping[str, Any], key: str) -> int:
+    value = metadata.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ModelFileError(f"{key} must be a whole number")
+    return value
+
+
+def _text(metadata: Mapping[str, Any], key: str) -> str:
+    value = metadata.get(key)
+    if not isinstance(value, str):
+        raise ModelFileError(f"{key} must be a string")
+    return value

@@ -1,0 +1,55 @@
+"""`nkat perplexity`: how well a model predicts a text."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from engine.config import EngineConfig
+from engine.errors import RequestError
+from server.commands.start import prepare_for_engine
+
+
+def perplexity(config: EngineConfig, text_file: Path, *, windows: int | None, as_json: bool) -> None:
+    """Measure and print. The progress goes to stderr, the result to stdout.
+
+    `config.context_length` is the length of a window. Raises what loading the model raises, and
+    `RequestError` for a text that cannot be read or is too short.
+    """
+    text = _read(text_file)
+    prepare_for_engine(config.model)
+    from engine.engine import Engine  # imports torch
+    from engine.perplexity import measure_perplexity
+
+    engine = Engine.load(config)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task("windows", total=windows)
+        for result in measure_perplexity(engine, text, context=engine.info.context_length, windows=windows):
+            progress.update(
+                task,
+                completed=result.windows,
+                total=result.total_windows,
+                description=f"perplexity {result.perplexity:.4f}",
+            )
+    if as_json:
+        json.dump({"model": engine.info.name, "text": text_file.name, **asdict(result)}, sys.stdout)
+        print()
+    else:
+        print(
+            f"perplexity {result.perplexity:.4f} +/- {result.error:.4f} "
+            f"({result.windows} windows of {result.context} tokens, {result.tokens} scored)"
+        )
+
+
+def _read(path: Path) -> str:
+    # Bytes, not text mode: line ends are tokens too.
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise RequestError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
