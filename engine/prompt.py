@@ -51,7 +51,7 @@ class PromptEncoder:
             add_generation_prompt=True,
             continue_last=chat.continue_last,
             tools=chat.tools,
-            **chat.template_args,
+            arguments=chat.template_args,
         )
 
     def _encode(self, prompt: TextPrompt | TokenPrompt | ChatPrompt, room: int) -> list[int]:

@@ -1,7 +1,8 @@
 """Command-line options made from the settings, so that names, types and help are said once."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -14,6 +15,18 @@ from server.settings import Settings, load_settings
 INTERRUPTED = 130
 
 
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Ends the program with code 2 and one line for what the user can mend, with 130 after Ctrl-C."""
+    try:
+        yield
+    except NkatError as error:
+        typer.echo(f"nkat: {error}", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+
+
 def with_settings(run: Callable[[Settings], None]) -> Callable[..., None]:
     """A typer command that takes every setting as an option and hands the result to `run`.
 
@@ -24,14 +37,9 @@ def with_settings(run: Callable[[Settings], None]) -> Callable[..., None]:
     def command(**options: Any) -> None:
         config = options.pop("config")
         options.pop("skiplauncher")
-        try:
-            given = {name: value for name, value in options.items() if value is not None}
+        given = {name: value for name, value in options.items() if value is not None}
+        with errors_in_one_line():
             run(load_settings(given, config))
-        except NkatError as error:
-            typer.echo(f"nkat: {error}", err=True)
-            raise SystemExit(2) from None
-        except KeyboardInterrupt:
-            raise SystemExit(INTERRUPTED) from None
 
     parameters = [_parameter(name, _kind(name), _help(name), _flags(name)) for name in Settings.model_fields]
     parameters += [

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.errors import ModelFileError
 from engine.gguf import GGMLType, GGUFFile, TensorInfo
 from engine.theta import names
 from engine.theta.factors import ThetaFactors
+
 
 @dataclass(frozen=True, slots=True)
 class Theta:
@@ -81,19 +83,22 @@ def check_gamma(gamma: float) -> None:
 
 
 def _read_factors(file: GGUFFile, tensor: str) -> ThetaFactors:
-    parts = []
-    for name, kind in zip(
-        names.theta_names(tensor), (GGMLType.I8, GGMLType.I8, GGMLType.F32), strict=True
-    ):
-        info = file.tensors.get(name)
-        if info is None:
-            raise ModelFileError(f"theta of {tensor} is incomplete: {name} is missing")
-        if info.type is not kind:
-            raise ModelFileError(f"{name} must be of type {kind.name}, not {info.type.name}")
-        dtype = np.float32 if kind is GGMLType.F32 else np.int8
-        parts.append(np.frombuffer(file.data(name).tobytes(), dtype).reshape(info.shape))
-    u, v, scale = parts
-    return ThetaFactors(u, v, scale)
+    u, v, scale = names.theta_names(tensor)
+    return ThetaFactors(
+        _raw(file, u, GGMLType.I8).view(np.int8),
+        _raw(file, v, GGMLType.I8).view(np.int8),
+        _raw(file, scale, GGMLType.F32).view(np.float32),
+    )
+
+
+def _raw(file: GGUFFile, name: str, kind: GGMLType) -> npt.NDArray[np.uint8]:
+    """The bytes of a theta tensor, (*shape[:-1], bytes of a row), apart from the file's mapping."""
+    info = file.tensors.get(name)
+    if info is None:
+        raise ModelFileError(f"theta is incomplete: the tensor {name} is missing")
+    if info.type is not kind:
+        raise ModelFileError(f"{name} must be of type {kind.name}, not {info.type.name}")
+    return file.data(name).copy()
 
 
 def _integer(metadata: Mapping[str, Any], key: str) -> int:

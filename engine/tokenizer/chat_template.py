@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Template
@@ -79,7 +80,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         continue_last: bool = False,
         tools: Sequence[Mapping[str, Any]] = (),
-        **arguments: Any,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
         """The prompt for `messages` (mappings with `role`, `content`, ...), to encode with specials parsed.
 
@@ -91,7 +92,7 @@ class ChatTemplate:
         more with the system's text put before the first user's.
 
         Raises RequestError where no attempt succeeds, ModelFileError where the template itself is
-        broken. `arguments` are further variables; they cannot replace the ones above.
+        broken. `arguments` are further variables, which cannot replace the template's own.
         """
         template = self._tool_template if tools else self._template
         if isinstance(template, ModelFileError):

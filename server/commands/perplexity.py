@@ -13,14 +13,26 @@ from engine.errors import RequestError
 from server.commands.start import prepare_for_engine
 
 
-def perplexity(config: EngineConfig, text_file: Path, *, windows: int | None, as_json: bool) -> None:
+def perplexity(
+    model: Path,
+    text_file: Path,
+    context: int,
+    *,
+    windows: int | None,
+    threads: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
     """Measure and print. The progress goes to stderr, the result to stdout.
 
-    `config.context_length` is the length of a window. Raises what loading the model raises, and
+    `context` is the length of a window in tokens. Raises what loading the model raises, and
     `RequestError` for a text that cannot be read or is too short.
     """
+    config = EngineConfig(
+        model=model, context_length=context, threads=threads, device=device, kv_tokens=context
+    )
     text = _read(text_file)
-    prepare_for_engine(config.model)
+    prepare_for_engine(model)
     from engine.engine import Engine  # imports torch
     from engine.perplexity import measure_perplexity
 
@@ -28,7 +40,7 @@ def perplexity(config: EngineConfig, text_file: Path, *, windows: int | None, as
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task("windows", total=windows)
-        for result in measure_perplexity(engine, text, context=engine.info.context_length, windows=windows):
+        for result in measure_perplexity(engine, text, context=context, windows=windows):
             progress.update(
                 task,
                 completed=result.windows,

@@ -20,9 +20,6 @@ DEFAULT_LENGTH = 180
 DEFAULT_CHAT_LENGTH = 400
 STOP_STRINGS = 256
 
-TEMPLATE_NAMES = {"self", "messages", "tools", "add_generation_prompt", "continue_last"}
-"""What the engine itself tells the template; clients cannot say otherwise."""
-
 FINISH = {
     FinishReason.EOS: "stop",
     FinishReason.STOP: "stop",
@@ -46,10 +43,9 @@ def completion_requests(
 def chat_request(body: ChatBody, request_id: str, default_length: int | None) -> GenerationRequest:
     """The request for the next message."""
     fallback = DEFAULT_CHAT_LENGTH if default_length is None else default_length
-    extra = body.chat_template_kwargs
     prompt = ChatPrompt(
         messages=tuple(_message(message) for message in body.messages),
-        template_args={name: value for name, value in extra.items() if name not in TEMPLATE_NAMES},
+        template_args=body.chat_template_kwargs,
         continue_last=body.continue_assistant_turn,
     )
     return _request(body, request_id, prompt, fallback)

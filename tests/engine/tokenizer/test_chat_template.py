@@ -37,7 +37,7 @@ def system(content: Any) -> dict[str, Any]:
 
 
 def render(source: str, **arguments: Any) -> str:
-    return ChatTemplate(source).render([user("hi")], **arguments)
+    return ChatTemplate(source).render([user("hi")], arguments=arguments)
 
 
 def test_chatml_and_alpaca_for_files_without_a_template() -> None:
@@ -136,7 +136,8 @@ def test_variables_blocks_and_filters_of_chat_templates() -> None:
 
 def test_tokens_are_variables_that_arguments_cannot_replace() -> None:
     template = ChatTemplate("{{ bos_token }}{{ eos_token }}", bos_token="<s>", eos_token="</s>")
-    assert template.render([], bos_token="x") == "<s></s>"
+    everything = dict.fromkeys(("self", "messages", "tools", "bos_token", "add_generation_prompt"), "x")
+    assert template.render([], arguments=everything) == "<s></s>"
 
 
 def test_tools_select_their_template_and_calls_get_objects() -> None:
