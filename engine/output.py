@@ -42,13 +42,11 @@ class Output:
     def push(self, token_id: int) -> Verdict:
         """Take the next token in."""
         self._recent += self._detokenizer.push(token_id)
-        if token_id in self._end_ids and not self._request.ignore_eos:
-            return Verdict(self.flush(), FinishReason.EOS)
-        if token_id in self._stop_ids:
-            return Verdict(self.flush(), FinishReason.STOP)
         found = self._find_stop()
-        if found is not None:
-            end = found if self._request.trim_stop else len(self._recent)
+        end = found if found is not None and self._request.trim_stop else len(self._recent)
+        if token_id in self._end_ids and not self._request.ignore_eos:
+            return Verdict(self._take(end), FinishReason.EOS)
+        if found is not None or token_id in self._stop_ids:
             return Verdict(self._take(end), FinishReason.STOP)
         text = self._take(len(self._recent) - self._undecided())
         keep = max(len(self._recent) - self._sent, self._longest_stop - 1)

@@ -65,7 +65,8 @@ BENEATH: Mapping[str, set[str]] = {
 """The other packages that each package may import at all."""
 
 FACADE = {
-    f"engine.{name}" for name in ("engine", "worker", "config", "types", "errors", "metrics", "perplexity")
+    f"engine.{name}"
+    for name in ("architectures", "engine", "worker", "config", "types", "errors", "metrics", "perplexity")
 }
 DOORS = ("server.cli", "server.app", "server.dialects")
 SEEN_FROM_DOORS = {"engine.types", "engine.errors"}

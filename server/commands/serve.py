@@ -16,15 +16,15 @@ from server.settings import Settings
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Raises `NkatError` for what is wrong before that.
 
-    What can fail quickly comes first: the settings, the model file, the port. Nobody can connect
+    What can fail quickly comes first: the settings, the port, the model file. Nobody can connect
     before the model is loaded.
     """
     config = settings.engine_config()
     console = Console(quiet=settings.quiet)
     set_up_logging(quiet=settings.quiet, prompts=settings.debugmode)
-    prepare_for_engine(config.model)
     signal.signal(signal.SIGTERM, _terminated)
     with bound_socket(settings.host, settings.port) as listener:
+        prepare_for_engine(config.model)
         console.loading(config.model)
         from engine.worker import EngineWorker  # imports torch
         from server.commands.web import run

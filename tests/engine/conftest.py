@@ -4,6 +4,8 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.engine import Engine
+from engine.gguf import open_gguf
+from engine.tokenizer import Tokenizer
 from server.demo import DemoModelError
 from tests.support.gguf_files import write_llama
 from tests.support.models import smollm2_path
@@ -22,3 +24,18 @@ def smollm2_engine() -> Engine:
     except DemoModelError as error:
         pytest.skip(str(error))
     return Engine.load(EngineConfig(path, context_length=2048, device="cpu", threads=2))
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer(tiny_model: Path) -> Tokenizer:
+    """No BOS in front; 1 is <|im_start|> (BOS), 2 is <|im_end|> (EOS)."""
+    with open_gguf(tiny_model) as file:
+        return Tokenizer.from_metadata(file.metadata)
+
+
+@pytest.fixture(scope="session")
+def llama_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """BOS in front; 1 is <s> (BOS), 2 is </s> (EOS)."""
+    path = write_llama(tmp_path_factory.mktemp("tiny") / "llama.gguf", tokenizer="llama", n_layers=1)
+    with open_gguf(path) as file:
+        return Tokenizer.from_metadata(file.metadata)

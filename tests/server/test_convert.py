@@ -192,7 +192,7 @@ def test_messages_become_what_templates_know() -> None:
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}, "b"], "name": "N"},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
     ]
-    prompt = chat_request(messages=messages, chat_template_kwargs={"tools": 1, "think": False}).prompt
+    prompt = chat_request(messages=messages, chat_template_kwargs={"think": False}).prompt
     assert prompt == ChatPrompt(
         messages=(
             {"role": "system", "content": "d"},
