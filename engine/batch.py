@@ -1,6 +1,7 @@
 """What one run of the model computes: tokens of several sequences, laid end to end."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
@@ -31,3 +32,9 @@ class Batch:
     slots: torch.Tensor
     spans: tuple[Span, ...]
     logit_rows: torch.Tensor
+
+    @classmethod
+    def of_one(cls, ids: torch.Tensor) -> Self:
+        """A whole text, int64 [T], that is its own context; logits are wanted of every row."""
+        rows = torch.arange(len(ids), device=ids.device)
+        return cls(ids, rows, rows, (Span(0, len(ids), rows),), rows)

@@ -31,6 +31,12 @@ class EngineConfig:
     """Tokens in one block of the KV cache."""
     kv_tokens: int | None = None
     """Tokens the KV cache holds over all requests; None: four contexts."""
+    theta: bool = True
+    """Whether theta counts, where there is one."""
+    theta_path: Path | None = None
+    """Sidecar file with theta for the model; None: the model file's own theta, if it has one."""
+    gamma: float | None = None
+    """Strength of theta, 0 to 1; None: as theta's file says."""
 
     def __post_init__(self) -> None:
         for name in ("context_length", "threads", "kv_tokens"):
@@ -40,6 +46,8 @@ class EngineConfig:
         for name in ("max_sequences", "token_budget", "block_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.gamma is not None and not 0 <= self.gamma <= 1:
+            raise ConfigError(f"gamma must lie between 0 and 1, not {self.gamma:g}")
         if self.token_budget < self.max_sequences:
             raise ConfigError(
                 f"token_budget ({self.token_budget}) must be at least max_sequences "

@@ -16,6 +16,7 @@ from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
 from engine.errors import ConfigError
 from engine.kernels import select_kernels
 from engine.kv_cache import KVCache
+from engine.layers import Star
 from engine.memory import available_bytes
 from engine.metrics import Counters, Snapshot
 from engine.model_runner import ModelRunner
@@ -25,6 +26,7 @@ from engine.prompt import PromptEncoder
 from engine.sampling import Sampler
 from engine.scheduler import Chunk, Plan, Scheduler
 from engine.sequence import Sequence
+from engine.theta import open_theta
 from engine.tokenizer import Tokenizer
 from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt, Usage
 
@@ -42,6 +44,7 @@ class Engine:
         self.info = info
         self.tokenizer = tokenizer
         self.counters = Counters()
+        self._model = model
         self._prompts = PromptEncoder(tokenizer, info.context_length)
         device = _device(config.device)
         slots = _cache_blocks(config, info.context_length) * config.block_size
@@ -75,7 +78,11 @@ class Engine:
         info = _describe(file, config, tokenizer)
         # Half of what is free: the cache, the activations and other programs need the rest.
         kernels = select_kernels(device, dense_bytes=available_bytes(device) // 2)
-        return cls(config, load_model(file, kernels, info.context_length), tokenizer, info)
+        theta = open_theta(file.file, config.theta_path) if config.theta else None
+        model = load_model(file, kernels, info.context_length, theta)
+        if model.star is not None and config.gamma is not None:
+            model.star.set_gamma(config.gamma)
+        return cls(config, model, tokenizer, info)
 
     @property
     def has_work(self) -> bool:
@@ -89,6 +96,11 @@ class Engine:
     def render_chat(self, chat: ChatPrompt) -> str:
         """The text of a chat prompt. Safe in any thread; raises `RequestError`."""
         return self._prompts.render(chat)
+
+    @property
+    def star(self) -> Star | None:
+        """Theta's switch and gamma; None for a model without theta. For the engine's own thread."""
+        return self._model.star
 
     def add(self, request: GenerationRequest) -> None:
         """Take in a prepared request. Its events come out of `step`."""

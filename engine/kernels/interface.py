@@ -38,6 +38,21 @@ class Kernels(ABC):
         """x [T, n] times the transpose of weight (m, n), plus bias [m]: [T, m]."""
 
     @abstractmethod
+    def star_linear(
+        self,
+        x: torch.Tensor,
+        weight: Weight,
+        bias: torch.Tensor | None,
+        u: torch.Tensor,
+        v: torch.Tensor,
+        half_gamma: torch.Tensor,
+    ) -> torch.Tensor:
+        """The star product: `linear` plus half_gamma (x v^T) u, for u [r, m], v [r, n]: [T, m].
+
+        `u` holds the scales of theta already. `half_gamma`, 0-dimensional, is read at each call.
+        """
+
+    @abstractmethod
     def embed(self, ids: torch.Tensor, weight: Weight) -> torch.Tensor:
         """Rows of the matrix (vocab, n) for ids [T]: [T, n]."""
 

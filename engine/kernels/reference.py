@@ -76,6 +76,17 @@ class ReferenceKernels(Kernels):
             y[:, start:stop] = x @ weight.rows(start, stop).T
         return y if bias is None else y + bias
 
+    def star_linear(
+        self,
+        x: torch.Tensor,
+        weight: Weight,
+        bias: torch.Tensor | None,
+        u: torch.Tensor,
+        v: torch.Tensor,
+        half_gamma: torch.Tensor,
+    ) -> torch.Tensor:
+        return self.linear(x, weight, bias).addmm_(F.linear(x, v) * half_gamma, u)
+
     def embed(self, ids: torch.Tensor, weight: Weight) -> torch.Tensor:
         if isinstance(weight, DenseWeight):
             return F.embedding(ids, weight.values)

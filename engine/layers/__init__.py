@@ -5,5 +5,6 @@ from engine.layers.embedding import Embedding
 from engine.layers.linear import PackedLinear
 from engine.layers.norm import RMSNorm
 from engine.layers.rope import Rope
+from engine.layers.star_linear import Star, StarLinear
 
-__all__ = ["Attention", "Embedding", "PackedLinear", "RMSNorm", "Rope"]
+__all__ = ["Attention", "Embedding", "PackedLinear", "RMSNorm", "Rope", "Star", "StarLinear"]

@@ -24,13 +24,18 @@ class Attention:
         v: torch.Tensor,
         angles: tuple[torch.Tensor, torch.Tensor],
         batch: Batch,
-        cache: KVCache,
+        cache: KVCache | None,
     ) -> torch.Tensor:
-        """q [T, heads * key_dim], k, v [T, kv_heads * dim] to [T, heads * value_dim]."""
+        """q [T, heads * key_dim], k, v [T, kv_heads * dim] to [T, heads * value_dim].
+
+        Without a cache the batch itself is the context, its rows the slots.
+        """
         rows = q.shape[0]
         q = self._kernels.rope(q.view(rows, -1, self._key_dim), *angles)
         k = self._kernels.rope(k.view(rows, -1, self._key_dim), *angles)
         v = v.view(rows, -1, self._value_dim)
-        keys, values = cache.keys[self._layer], cache.values[self._layer]
-        self._kernels.store_kv(keys, values, k, v, batch.slots)
+        keys, values = k, v
+        if cache is not None:
+            keys, values = cache.keys[self._layer], cache.values[self._layer]
+            self._kernels.store_kv(keys, values, k, v, batch.slots)
         return self._kernels.attention(q, keys, values, batch, self._scale).flatten(1)

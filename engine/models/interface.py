@@ -1,4 +1,4 @@
-"""What the engine asks of a model."""
+"""What the engine and the converter ask of a model."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import torch
 
 from engine.batch import Batch
 from engine.kv_cache import KVCache
+from engine.layers import Star
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,30 @@ class CacheShape:
 
 
 class Model(ABC):
-    """A loaded model: weights in their kernels' form, and the way through them."""
+    """A loaded model: weights in their kernels' form, and the way through them.
+
+    `star` is its theta, None for a baseline model. The three parts of the way, and `block` with
+    `cache` None, are differentiable in theta's factors.
+    """
 
     cache_shape: CacheShape
+    star: Star | None
 
     @abstractmethod
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Token ids [T] to the input of the first block, [T, width]."""
+
+    @abstractmethod
+    def block(self, number: int, x: torch.Tensor, batch: Batch, cache: KVCache | None) -> torch.Tensor:
+        """One block, [T, width] to [T, width]. Without a cache each row attends within the batch."""
+
+    @abstractmethod
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Output of the last block [n, width] to logits, float32 [n, vocab]."""
+
     def __call__(self, batch: Batch, cache: KVCache) -> torch.Tensor:
         """Run the batch, writing its keys and values; logits float32 [n, vocab] of the wanted rows."""
+        x = self.embed(batch.token_ids)
+        for number in range(self.cache_shape.layers):
+            x = self.block(number, x, batch, cache)
+        return self.logits(x[batch.logit_rows])

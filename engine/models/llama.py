@@ -23,13 +23,16 @@ class Llama(Model):
         self._norm = load.norm("output_norm", config.epsilon)
         # Without an output matrix of its own the model speaks through its embedding.
         self._output = load.linear("output" if load.has("output") else "token_embd")
+        self.star = load.star
 
-    def __call__(self, batch: Batch, cache: KVCache) -> torch.Tensor:
-        angles = self._rope.at(batch.positions)
-        x = self._embedding(batch.token_ids)
-        for block in self._blocks:
-            x = block(x, angles, batch, cache)
-        return self._output(self._norm(x[batch.logit_rows])).float()
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._embedding(ids)
+
+    def block(self, number: int, x: torch.Tensor, batch: Batch, cache: KVCache | None) -> torch.Tensor:
+        return self._blocks[number](x, self._rope.at(batch.positions), batch, cache)
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        return self._output(self._norm(x)).float()
 
 
 class _Block:
@@ -50,7 +53,7 @@ class _Block:
         self._down = load.linear(f"{at}.ffn_down")
 
     def __call__(
-        self, x: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], batch: Batch, cache: KVCache
+        self, x: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], batch: Batch, cache: KVCache | None
     ) -> torch.Tensor:
         h = self._attention_norm(x)
         x = x + self._out(self._attention(self._q(h), self._k(h), self._v(h), angles, batch, cache))

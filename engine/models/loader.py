@@ -2,11 +2,14 @@
 
 import logging
 
+import numpy as np
 import torch
 
 from engine.gguf import NATIVE_TYPES, GGUFFile
 from engine.kernels import Kernels, Weight
-from engine.layers import Embedding, PackedLinear, RMSNorm
+from engine.layers import Embedding, PackedLinear, RMSNorm, Star, StarLinear
+from engine.theta import Theta
+from engine.theta.names import corrected_tensor
 
 _logger = logging.getLogger(__name__)
 
@@ -14,12 +17,15 @@ _logger = logging.getLogger(__name__)
 class Loader:
     """Layers by the names of the file's tensors, without their `.weight`."""
 
-    def __init__(self, file: GGUFFile, kernels: Kernels) -> None:
-        """`file`: as `engine.architectures.open_model` has found it good."""
+    def __init__(self, file: GGUFFile, kernels: Kernels, theta: Theta | None = None) -> None:
+        """`file` and `theta`: as `open_model` and `read_theta` have found them good."""
         self._file = file
         self.kernels = kernels
+        self._theta = {} if theta is None else theta.factors
+        self.star = None if theta is None else Star(theta.gamma, kernels.device)
         self._matrices: dict[str, Weight] = {}
-        foreign = {info.type for info in file.tensors.values()} - NATIVE_TYPES
+        own = (info for info in file.tensors.values() if corrected_tensor(info.name) is None)
+        foreign = {info.type for info in own} - NATIVE_TYPES
         if foreign:
             _logger.warning(
                 "%s holds tensors of type %s, which are dequantised when they are loaded and so need more "
@@ -29,8 +35,16 @@ class Loader:
             )
 
     def linear(self, name: str) -> PackedLinear:
-        """A matrix, with the bias of the same name if the file has one."""
-        return PackedLinear(self.kernels, self._matrix(name), self.optional_vector(f"{name}.bias"))
+        """A matrix, with the bias of the same name if the file has one, and theta if there is any."""
+        weight, bias = self._matrix(name), self.optional_vector(f"{name}.bias")
+        factors = self._theta.get(f"{name}.weight")
+        if factors is None or self.star is None:
+            return PackedLinear(self.kernels, weight, bias)
+        u = torch.from_numpy((factors.u * factors.scale).T.copy()).to(self.kernels.device)
+        v = torch.from_numpy(factors.v.T.astype(np.float32)).to(self.kernels.device)
+        layer = StarLinear(self.kernels, weight, bias, u, v, self.star)
+        self.star.layers[f"{name}.weight"] = layer
+        return layer
 
     def embedding(self, name: str) -> Embedding:
         """A table of rows. A linear layer of the same name shares its memory."""

@@ -1,0 +1,63 @@
+"""A linear layer with theta: the star product A * x = A x + 0.5 gamma (theta * x)."""
+
+import torch
+
+from engine.kernels import Kernels, Weight
+from engine.layers.linear import PackedLinear
+
+
+class Star:
+    """What all star layers of a model share: gamma, and whether theta counts.
+
+    Both may change between runs of the model. gamma lives in one tensor that the layers read, so that
+    captured graphs stay valid.
+    """
+
+    def __init__(self, gamma: float, device: torch.device) -> None:
+        self._half_gamma = torch.tensor(0.5 * gamma, device=device)
+        self.layers: dict[str, StarLinear] = {}
+        """By the name of the corrected tensor."""
+
+    @property
+    def half_gamma(self) -> torch.Tensor:
+        """0.5 gamma, float32, 0-dimensional."""
+        return self._half_gamma
+
+    def set_gamma(self, gamma: float) -> None:
+        """Use another gamma from now on; 0 is the baseline."""
+        self._half_gamma.fill_(0.5 * gamma)
+
+    def enable(self, on: bool) -> None:
+        """Let theta count, or compute the baseline as if there were none."""
+        for layer in self.layers.values():
+            layer.enable(on)
+
+
+class StarLinear(PackedLinear):
+    """y = A x + b + 0.5 gamma B x with B = (u^T v): u [r, m] and v [r, n] float, the scales in u."""
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        weight: Weight,
+        bias: torch.Tensor | None,
+        u: torch.Tensor,
+        v: torch.Tensor,
+        star: Star,
+    ) -> None:
+        super().__init__(kernels, weight, bias)
+        self.u = u
+        self.v = v
+        self._star = star
+        self._compute = self._starred
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, n] to [T, m]."""
+        return self._compute(x)
+
+    def enable(self, on: bool) -> None:
+        """With theta, or without."""
+        self._compute = self._starred if on else super().__call__
+
+    def _starred(self, x: torch.Tensor) -> torch.Tensor:
+        return self._kernels.star_linear(x, self.weight, self.bias, self.u, self.v, self._star.half_gamma)
