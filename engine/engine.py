@@ -9,7 +9,7 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 
-from engine.architectures import ModelFile, open_model
+from engine.architectures import CacheShape, ModelFile, open_model
 from engine.batch_builder import BatchBuilder
 from engine.block_manager import BlockManager
 from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
@@ -20,7 +20,7 @@ from engine.layers import Star
 from engine.memory import available_bytes
 from engine.metrics import Counters, Snapshot
 from engine.model_runner import ModelRunner
-from engine.models import Model, load_model
+from engine.models import Loader, Model, load_model
 from engine.output import Output
 from engine.prompt import PromptEncoder
 from engine.sampling import Sampler
@@ -31,6 +31,8 @@ from engine.tokenizer import Tokenizer
 from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt, Usage
 
 _logger = logging.getLogger(__name__)
+
+_CACHE_DTYPE = torch.float32
 
 
 class Engine:
@@ -47,8 +49,8 @@ class Engine:
         self._model = model
         self._prompts = PromptEncoder(tokenizer, info.context_length)
         device = _device(config.device)
-        slots = _cache_blocks(config, info.context_length) * config.block_size
-        cache = _allocate_cache(model, slots, device)
+        slots = _cache_slots(config, info.context_length)
+        cache = _allocate_cache(model.cache_shape, slots, device)
         self._blocks = BlockManager(slots // config.block_size, config.block_size)
         self._scheduler = Scheduler(
             self._blocks,
@@ -76,10 +78,12 @@ class Engine:
         tokenizer = Tokenizer.from_metadata(file.file.metadata)
         device = _device(config.device)
         info = _describe(file, config, tokenizer)
+        # Before anything grows with the context: an absurd one is the settings' fault.
+        _check_room(file.config.cache_shape, _cache_slots(config, info.context_length), device)
         # Half of what is free: the cache, the activations and other programs need the rest.
         kernels = select_kernels(device, dense_bytes=available_bytes(device) // 2)
         theta = open_theta(file.file, config.theta_path) if config.theta else None
-        model = load_model(file, kernels, info.context_length, theta)
+        model = load_model(file, Loader(file.file, kernels, theta), info.context_length)
         if model.star is not None and config.gamma is not None:
             model.star.set_gamma(config.gamma)
         return cls(config, model, tokenizer, info)
@@ -243,33 +247,37 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _cache_blocks(config: EngineConfig, context_length: int) -> int:
-    """Blocks of the KV cache: at least one whole context, or no request could be finished for sure."""
+def _cache_slots(config: EngineConfig, context_length: int) -> int:
+    """Slots of the KV cache, in whole blocks: at least one context, for a request may need it."""
     tokens = 4 * context_length if config.kv_tokens is None else config.kv_tokens
     if tokens < context_length:
         raise ConfigError(
             f"a KV cache of {tokens} tokens cannot hold a context of {context_length}: raise the one "
             "or lower the other"
         )
-    return -(-tokens // config.block_size)
+    return -(-tokens // config.block_size) * config.block_size
 
 
-def _allocate_cache(model: Model, slots: int, device: torch.device) -> KVCache:
-    shape, dtype = model.cache_shape, torch.float32
-    needed = slots * shape.bytes_per_token(dtype.itemsize)
+def _check_room(shape: CacheShape, slots: int, device: torch.device) -> None:
+    """Raise `ConfigError` for a cache that the device's free memory cannot hold."""
+    needed = slots * shape.bytes_per_token(_CACHE_DTYPE.itemsize)
     free = available_bytes(device)
     if needed > free:
         raise ConfigError(
             f"the KV cache for {slots} tokens needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
             "free: choose a smaller context"
         )
+
+
+def _allocate_cache(shape: CacheShape, slots: int, device: torch.device) -> KVCache:
+    _check_room(shape, slots, device)
     return KVCache.allocate(
         layers=shape.layers,
         slots=slots,
         kv_heads=shape.kv_heads,
         key_dim=shape.key_dim,
         value_dim=shape.value_dim,
-        dtype=dtype,
+        dtype=_CACHE_DTYPE,
         device=device,
     )
 

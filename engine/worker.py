@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Self
 
 from engine.config import EngineConfig
@@ -84,8 +84,10 @@ class EngineWorker:
 
     def close(self) -> None:
         """End the thread after its present step; requests under way get an error event."""
-        with contextlib.suppress(EngineDeadError):
-            self._send(self._stop)
+        with self._gate:
+            if self._death is None:
+                self._inbox.put(self._stop)
+                self._death = _CLOSED
         self._thread.join()
 
     def _send(self, command: Command) -> None:
@@ -115,9 +117,9 @@ class EngineWorker:
         """Do what the inbox says; wait for it only when there is nothing else to do."""
         if not self._engine.has_work:
             self._inbox.get()()
-        with contextlib.suppress(Empty):
-            while True:
-                self._inbox.get_nowait()()
+        # No more than is there now: who submits fast must not keep the others from their next step.
+        for _ in range(self._inbox.qsize()):
+            self._inbox.get()()
 
     def _report(self, events: list[Event]) -> None:
         # The snapshot first: who hears of an end must find its blocks free.

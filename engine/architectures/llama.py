@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from engine.architectures.cache_shape import CacheShape
 from engine.architectures.hyperparameters import Hyperparameters
 from engine.architectures.rope_config import RopeConfig
 from engine.errors import ModelFileError
@@ -53,6 +54,11 @@ class LlamaConfig:
             trained_context=keys.integer("context_length", most=2**31),
             rope=RopeConfig.read(keys, key_dim),
         )
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What the model keeps of its context."""
+        return CacheShape(self.layers, self.kv_heads, self.key_dim, self.value_dim)
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name and shape of every tensor that the file must hold."""

@@ -25,14 +25,20 @@ class GGUFFile:
     """
 
     path: Path
+    paths: tuple[Path, ...]
+    """The files that the model lies in, `path` first."""
     version: int
+    alignment: int
+    """The tensor data of the first file begin at multiples of this."""
     metadata: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
 
     def __init__(self, parts: list[Part]) -> None:
         first = parts[0]
         self.path = first.path
+        self.paths = tuple(part.path for part in parts)
         self.version = first.version
+        self.alignment = first.alignment
         self.metadata = MappingProxyType(first.metadata)
         self.tensors = MappingProxyType({tensor.name: tensor for part in parts for tensor in part.tensors})
         self._parts = parts
@@ -45,6 +51,14 @@ class GGUFFile:
         tensor = self._tensor(name)
         flat = np.frombuffer(self._open_parts()[tensor.part].map, np.uint8, tensor.n_bytes, tensor.offset)
         return flat.reshape(*tensor.shape[:-1], tensor.row_bytes)
+
+    def entry(self, key: str) -> bytes:
+        """The bytes of a metadata entry as they stand in the file: key, type and value.
+
+        Raises KeyError when the file has no such key, ValueError when it is closed.
+        """
+        first = self._open_parts()[0]
+        return first.map[first.entries[key]]
 
     def dequantize(self, name: str) -> npt.NDArray[np.float32]:
         """The weights of a tensor: a new float32 array of its shape. Raises what `data` raises."""

@@ -43,7 +43,10 @@ class Part:
     path: Path
     version: int
     metadata: dict[str, Any]
+    entries: dict[str, slice]
+    """Where the file has each metadata entry: its key, type and value."""
     tensors: list[TensorInfo]
+    alignment: int
     map: mmap
 
     def __init__(self, path: Path, number: int = 0) -> None:
@@ -61,8 +64,9 @@ class Part:
         cursor = Cursor(self.map, position=8)
         n_tensors = _entries(cursor, "the number of tensors", _LEAST_TENSOR)
         n_keys = _entries(cursor, "the number of metadata keys", _LEAST_ENTRY)
-        self.metadata = _metadata(cursor, n_keys)
-        self.tensors = _tensors(cursor, n_tensors, _alignment(self.metadata), number)
+        self.metadata, self.entries = _metadata(cursor, n_keys)
+        self.alignment = _alignment(self.metadata)
+        self.tensors = _tensors(cursor, n_tensors, self.alignment, number)
         check_layout(self.tensors, len(self.map))
 
 
@@ -110,14 +114,17 @@ def _entries(cursor: Cursor, what: str, least_size: int) -> int:
     return count
 
 
-def _metadata(cursor: Cursor, count: int) -> dict[str, Any]:
+def _metadata(cursor: Cursor, count: int) -> tuple[dict[str, Any], dict[str, slice]]:
     metadata: dict[str, Any] = {}
+    entries: dict[str, slice] = {}
     for _ in range(count):
+        start = cursor.position
         key = cursor.name("a metadata key")
         if key in metadata:
             raise ModelFileError(f"has the metadata key {key!r} twice")
         metadata[key] = cursor.value(key)
-    return metadata
+        entries[key] = slice(start, cursor.position)
+    return metadata, entries
 
 
 def _alignment(metadata: dict[str, Any]) -> int:

@@ -1,27 +1,13 @@
 """What the engine and the converter ask of a model."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
 
+from engine.architectures import CacheShape
 from engine.batch import Batch
 from engine.kv_cache import KVCache
 from engine.layers import Star
-
-
-@dataclass(frozen=True, slots=True)
-class CacheShape:
-    """What a model keeps of each token, in each layer."""
-
-    layers: int
-    kv_heads: int
-    key_dim: int
-    value_dim: int
-
-    def bytes_per_token(self, element_size: int) -> int:
-        """Bytes of one token's keys and values in all layers."""
-        return self.layers * self.kv_heads * (self.key_dim + self.value_dim) * element_size
 
 
 class Model(ABC):

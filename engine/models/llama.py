@@ -6,7 +6,7 @@ from engine.architectures import LlamaConfig
 from engine.batch import Batch
 from engine.kv_cache import KVCache
 from engine.layers import Attention, Rope
-from engine.models.interface import CacheShape, Model
+from engine.models.interface import Model
 from engine.models.loader import Loader
 
 
@@ -15,7 +15,7 @@ class Llama(Model):
 
     def __init__(self, config: LlamaConfig, load: Loader, positions: int) -> None:
         """`positions`: the context length that the rotation is prepared for."""
-        self.cache_shape = CacheShape(config.layers, config.kv_heads, config.key_dim, config.value_dim)
+        self.cache_shape = config.cache_shape
         self._embedding = load.embedding("token_embd")
         divisors = load.optional_vector("rope_freqs.weight")
         self._rope = Rope(config.rope, positions, load.kernels.device, divisors)

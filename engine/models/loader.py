@@ -37,11 +37,10 @@ class Loader:
     def linear(self, name: str) -> PackedLinear:
         """A matrix, with the bias of the same name if the file has one, and theta if there is any."""
         weight, bias = self._matrix(name), self.optional_vector(f"{name}.bias")
-        factors = self._theta.get(f"{name}.weight")
+        factors = self._star_factors(f"{name}.weight")
         if factors is None or self.star is None:
             return PackedLinear(self.kernels, weight, bias)
-        u = torch.from_numpy((factors.u * factors.scale).T.copy()).to(self.kernels.device)
-        v = torch.from_numpy(factors.v.T.astype(np.float32)).to(self.kernels.device)
+        u, v = (factor.to(self.kernels.device) for factor in factors)
         layer = StarLinear(self.kernels, weight, bias, u, v, self.star)
         self.star.layers[f"{name}.weight"] = layer
         return layer
@@ -61,6 +60,14 @@ class Loader:
     def has(self, name: str) -> bool:
         """Whether the file has a weight of that name."""
         return f"{name}.weight" in self._file.tensors
+
+    def _star_factors(self, tensor: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Theta of a tensor as a star layer has it, u [r, m] and v [r, n] float32; None without theta."""
+        factors = self._theta.get(tensor)
+        if factors is None:
+            return None
+        u = (factors.u * factors.scale).T.copy()
+        return torch.from_numpy(u), torch.from_numpy(factors.v.T.astype(np.float32))
 
     def _matrix(self, name: str) -> Weight:
         if name not in self._matrices:

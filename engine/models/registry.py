@@ -3,15 +3,13 @@
 from collections.abc import Callable, Mapping
 
 from engine.architectures import LlamaConfig, ModelFile
-from engine.kernels import Kernels
 from engine.models.interface import Model
 from engine.models.llama import Llama
 from engine.models.loader import Loader
-from engine.theta import Theta
 
 _MODELS: Mapping[str, Callable[[LlamaConfig, Loader, int], Model]] = {"llama": Llama}
 
 
-def load_model(model: ModelFile, kernels: Kernels, positions: int, theta: Theta | None = None) -> Model:
-    """The model of a file, ready for contexts of up to `positions` tokens; with theta if there is any."""
-    return _MODELS[model.architecture](model.config, Loader(model.file, kernels, theta), positions)
+def load_model(model: ModelFile, load: Loader, positions: int) -> Model:
+    """The model of a file, of what `load` makes of it, ready for contexts of up to `positions` tokens."""
+    return _MODELS[model.architecture](model.config, load, positions)

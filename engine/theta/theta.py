@@ -1,5 +1,6 @@
 """All corrections of a model, and what their file says of them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,8 @@ def read_theta(file: GGUFFile, corrected: Mapping[str, TensorInfo]) -> Theta | N
         raise ModelFileError(f"theta of version {version}; this program reads version {names.VERSION}")
     rank = _integer(metadata, names.RANK_KEY)
     check_rank(rank)
+    base = _text(metadata, names.BASE_KEY)
+    check_base(base)
     gamma = metadata.get(names.GAMMA_KEY)
     if not isinstance(gamma, float):
         raise ModelFileError(f"{names.GAMMA_KEY} must be a number")
@@ -54,7 +57,7 @@ def read_theta(file: GGUFFile, corrected: Mapping[str, TensorInfo]) -> Theta | N
         if tensor is not None and tensor not in factors:
             factors[tensor] = _read_factors(file, tensor)
             if tensor not in corrected:
-                raise ModelFileError(f"theta corrects {tensor}, which the model does not have")
+                raise ModelFileError(f"theta corrects {tensor!r:.80}, which the model does not have")
             factors[tensor].check(tensor, corrected[tensor].shape, rank)
     if len(factors) != _integer(metadata, names.COUNT_KEY):
         raise ModelFileError(f"theta of {len(factors)} tensors; {names.COUNT_KEY} promises another number")
@@ -64,7 +67,7 @@ def read_theta(file: GGUFFile, corrected: Mapping[str, TensorInfo]) -> Theta | N
         rank,
         gamma,
         _text(metadata, names.METHOD_KEY),
-        _text(metadata, names.BASE_KEY),
+        base,
         {key: value for key, value in metadata.items() if key.startswith(prefixes)},
     )
 
@@ -82,6 +85,12 @@ def check_gamma(gamma: float) -> None:
         raise ModelFileError(f"gamma is {gamma:g}; it must lie between 0 and 1")
 
 
+def check_base(sha256: str) -> None:
+    """Raise `ModelFileError` for what is no lower-case hexadecimal SHA-256."""
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ModelFileError(f"{names.BASE_KEY} must be 64 hexadecimal digits, not {sha256!r:.80}")
+
+
 def _read_factors(file: GGUFFile, tensor: str) -> ThetaFactors:
     u, v, scale = names.theta_names(tensor)
     return ThetaFactors(
@@ -95,9 +104,9 @@ def _raw(file: GGUFFile, name: str, kind: GGMLType) -> npt.NDArray[np.uint8]:
     """The bytes of a theta tensor, (*shape[:-1], bytes of a row), apart from the file's mapping."""
     info = file.tensors.get(name)
     if info is None:
-        raise ModelFileError(f"theta is incomplete: the tensor {name} is missing")
+        raise ModelFileError(f"theta is incomplete: the tensor {name!r:.80} is missing")
     if info.type is not kind:
-        raise ModelFileError(f"{name} must be of type {kind.name}, not {info.type.name}")
+        raise ModelFileError(f"{name!r:.80} must be of type {kind.name}, not {info.type.name}")
     return file.data(name).copy()
 
 

@@ -17,13 +17,18 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm2_engine() -> Engine:
-    """SmolLM2 with room for eight short requests; tests leave it idle."""
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct in Q4_1."""
     try:
-        path = smollm2_path()
+        return smollm2_path()
     except DemoModelError as error:
         pytest.skip(str(error))
-    return Engine.load(EngineConfig(path, context_length=2048, device="cpu", threads=2))
+
+
+@pytest.fixture(scope="session")
+def smollm2_engine(smollm2: Path) -> Engine:
+    """SmolLM2 with room for eight short requests; tests leave it idle."""
+    return Engine.load(EngineConfig(smollm2, context_length=2048, device="cpu", threads=2))
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,8 @@ def test_a_hit_makes_a_block_young_again() -> None:
     for token in (1, 2, 3):
         compute(blocks, one := sequence_of([token] * 4))
         blocks.free(one)
-    assert blocks.take_prefix(hit := sequence_of([1] * 5)) == 4
+    hit = sequence_of([1] * 5)
+    assert blocks.take_prefix(hit) == 4
     blocks.free(hit)
     compute(blocks, filler := sequence_of([4] * 4))
     blocks.free(filler)
@@ -181,7 +182,8 @@ def test_two_that_computed_the_same_side_by_side() -> None:
     table = list(first.block_table)
     blocks.free(first)
     blocks.free(second)
-    assert blocks.take_prefix(third := sequence_of([5] * 9)) == 8
+    third = sequence_of([5] * 9)
+    assert blocks.take_prefix(third) == 8
     assert third.block_table == table
 
 

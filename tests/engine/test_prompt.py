@@ -92,9 +92,7 @@ def test_a_request_may_lower_the_context_only(
     assert len(ids(prepared)) == found
 
 
-def test_an_empty_prompt_gets_a_first_token(
-    gpt2_tokenizer: Tokenizer, llama_tokenizer: Tokenizer
-) -> None:
+def test_an_empty_prompt_gets_a_first_token(gpt2_tokenizer: Tokenizer, llama_tokenizer: Tokenizer) -> None:
     for tokenizer in (gpt2_tokenizer, llama_tokenizer):
         assert ids(prepare(tokenizer, TextPrompt(""))) == [BOS]
         assert ids(prepare(tokenizer, TokenPrompt(()))) == [BOS]

@@ -39,7 +39,9 @@ contexts = st.lists(st.integers(0, VOCABULARY - 1), max_size=20)
 
 @settings(max_examples=150, deadline=None)
 @given(rows, contexts, penalties)
-def test_on_vocabulary_is_the_definition(row: list[float], context: list[int], params: SamplingParams) -> None:
+def test_on_vocabulary_is_the_definition(
+    row: list[float], context: list[int], params: SamplingParams
+) -> None:
     logits = torch.tensor(row)
     Penalties(params).on_vocabulary(logits, context)
     np.testing.assert_allclose(logits.numpy(), oracle(np.array(row, np.float32), context, params), atol=1e-5)
