@@ -1,5 +1,5 @@
-"""Chooses how to run a model: from a file's metadata and facts about the machine to engine, device and kernels.
+"""Chooses how to run a model: from a file's metadata and facts about the machine to engine and device.
 
-The package is still empty. The choice will be a pure function that also gives its reasons; finding out
-the facts will be a separate step, and importing the package will not import torch.
+`probe` finds the facts out, `select` turns them into a choice with reasons and touches nothing, `report`
+tells it, and `diagnosis` says what is wrong with a machine. Importing any of them does not import torch.
 """

@@ -1,0 +1,267 @@
+"""The choice by examples and by properties: nothing is probed here."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend_selector.cache import BLOCK
+from backend_selector.facts import CpuFacts, CudaDevice, FileFacts, MachineFacts, ThetaFacts, Wishes
+from backend_selector.select import select_backend
+from engine.config import EngineConfig
+from engine.errors import ConfigError, ModelFileError, NkatError
+from tests.backend_selector.machines import (
+    GIB,
+    LAPTOP,
+    MIB,
+    OTHER_SHA,
+    SHA,
+    SMALL_GPU,
+    THETA,
+    TINY,
+    WORKSTATION,
+    machine,
+)
+
+STAR = replace(TINY, path=Path("models/tiny.nkat"), theta=THETA, surplus=True)
+SIDECAR = replace(TINY, theta=THETA, sha256=SHA)
+
+
+def test_a_plain_model_on_a_laptop() -> None:
+    choice = select_backend(TINY, LAPTOP, Wishes())
+    assert (choice.engine.value, choice.gamma) == ("baseline", None)
+    assert choice.device.value == "cpu"
+    assert (choice.kernels.value, choice.dtype.value) == ("reference", "float32")
+    assert (choice.context.value, choice.kv_tokens.value) == (4096, 4 * 4096)
+    assert choice.threads.value == 8
+    assert choice.layers.value == (("cpu", 30),)
+    assert choice.memory == 541 * MIB + 4 * 4096 * 45 * 1024
+    assert choice.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("file", "wishes", "engine", "gamma"),
+    [
+        (TINY, Wishes(), "baseline", None),
+        (STAR, Wishes(), "nkat", 0.97),
+        (STAR, Wishes(gamma=0.0), "nkat", 0.0),
+        (STAR, Wishes(theta=False), "baseline", None),
+        (SIDECAR, Wishes(theta_path=Path("theta_rank4.bin")), "nkat", 0.97),
+    ],
+)
+def test_theta_decides_the_engine(file: FileFacts, wishes: Wishes, engine: str, gamma: float | None) -> None:
+    choice = select_backend(file, LAPTOP, wishes)
+    assert choice.engine.value == engine
+    assert (None if choice.gamma is None else choice.gamma.value) == gamma
+
+
+def test_theta_of_another_model_is_refused() -> None:
+    wrong = replace(SIDECAR, sha256=OTHER_SHA)
+    with pytest.raises(ModelFileError, match=r"theta\.bin.*a{12}\.\.\..*b{12}\.\.\.") as caught:
+        select_backend(wrong, LAPTOP, Wishes(theta_path=Path("theta.bin")))
+    assert "\n" not in str(caught.value)
+    assert select_backend(wrong, LAPTOP, Wishes(theta=False)).engine.value == "baseline"
+
+
+@pytest.mark.parametrize(
+    ("matrices", "wish", "device"),
+    [
+        (540 * MIB, "auto", "cuda:1"),  # the one with more free memory
+        (39 * GIB, "auto", "cuda:1"),
+        (40 * GIB, "auto", "cpu"),  # more than half of what is free
+        (540 * MIB, "cuda", "cuda:0"),
+        (540 * MIB, "cuda:1", "cuda:1"),
+        (40 * GIB, "cuda:1", "cuda:1"),
+        (540 * MIB, "cpu", "cpu"),
+    ],
+)
+def test_the_device(matrices: int, wish: str, device: str) -> None:
+    choice = select_backend(replace(TINY, matrix_bytes=matrices), WORKSTATION, Wishes(device=wish))
+    assert choice.device.value == device
+    assert choice.layers.value == ((device, 30),)
+
+
+def test_a_context_that_no_gpu_can_hold_goes_to_the_cpu() -> None:
+    small = replace(WORKSTATION, cuda=(SMALL_GPU,))
+    assert select_backend(TINY, small, Wishes()).device.value == "cuda:0"
+    assert select_backend(TINY, small, Wishes(contextsize=200_000)).device.value == "cpu"
+
+
+@pytest.mark.parametrize("wish", ["cuda:7", "cuda:-1", "cuda:", "gpu", "auto:1", "cpu:0", ""])
+def test_devices_that_there_are_not(wish: str) -> None:
+    with pytest.raises(ConfigError, match="cuda"):
+        select_backend(TINY, WORKSTATION, Wishes(device=wish))
+
+
+def test_packed_weights_are_told() -> None:
+    choice = select_backend(TINY, machine(GIB), Wishes())
+    assert any("slow" in warning for warning in choice.warnings)
+    assert choice.memory <= GIB
+
+
+def test_the_cache_shrinks_before_the_context_does() -> None:
+    choice = select_backend(TINY, machine(1200 * MIB), Wishes())
+    assert choice.context.value == 4096
+    assert 4096 <= choice.kv_tokens.value < 4 * 4096
+    assert "want of memory" in choice.kv_tokens.reason
+
+
+def test_the_context_is_lowered_with_a_reason() -> None:
+    choice = select_backend(TINY, machine(300 * MIB), Wishes())
+    assert 256 <= choice.context.value < 4096
+    assert choice.context.reason.startswith("lowered from 4096")
+    assert choice.kv_tokens.value == choice.context.value
+
+
+@pytest.mark.parametrize(
+    ("available", "wishes", "words"),
+    [
+        (300 * MIB, Wishes(contextsize=4096), "say --contextsize 33"),
+        (300 * MIB, Wishes(kvtokens=10_000), "say --kvtokens 33"),
+        (20 * MIB, Wishes(), "smaller model"),
+        (0, Wishes(), "free some memory"),
+        (24 * GIB, Wishes(contextsize=2048, kvtokens=2047), "raise --kvtokens"),
+        (24 * GIB, Wishes(kernels="magic"), "there are: reference"),
+        (24 * GIB, Wishes(dtype="int3"), "use auto or float32"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_line(available: int, wishes: Wishes, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        select_backend(TINY, machine(available), wishes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wish", [{"contextsize": 0}, {"threads": -1}, {"kvtokens": 0}, {"gamma": 1.1}, {"gamma": float("nan")}]
+)
+def test_wishes_that_make_no_sense(wish: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="--"):
+        Wishes(**wish)
+
+
+@pytest.mark.parametrize(
+    ("file", "facts", "wishes", "words"),
+    [
+        (TINY, LAPTOP, Wishes(contextsize=10_000), "trained on 8192"),
+        (TINY, LAPTOP, Wishes(threads=9), "8 physical cores"),
+        (TINY, LAPTOP, Wishes(gamma=0.5), "no effect"),
+        (TINY, replace(LAPTOP, torch=None), Wishes(), "not installed"),
+        (STAR, LAPTOP, Wishes(), "tiny.lora.gguf"),
+        (STAR, LAPTOP, Wishes(theta=False), "plain model"),
+    ],
+)
+def test_warnings(file: FileFacts, facts: MachineFacts, wishes: Wishes, words: str) -> None:
+    assert any(words in warning for warning in select_backend(file, facts, wishes).warnings)
+
+
+def test_the_koboldcpp_command() -> None:
+    star = select_backend(STAR, WORKSTATION, Wishes(device="cuda:1", threads=3, contextsize=100))
+    assert " ".join(star.koboldcpp) == (
+        "koboldcpp --model models/tiny.gguf --skiplauncher --contextsize 256 --threads 3 "
+        "--usecublas 1 --gpulayers 31 --lora models/tiny.lora.gguf"
+    )
+    plain = select_backend(TINY, LAPTOP, Wishes())
+    assert " ".join(plain.koboldcpp) == (
+        "koboldcpp --model models/tiny.gguf --skiplauncher --contextsize 4096 --threads 8 --usecpu"
+    )
+
+
+def test_a_star_model_does_not_stand_in_for_its_own_base() -> None:
+    command = select_backend(replace(STAR, path=Path("x.gguf")), LAPTOP, Wishes()).koboldcpp
+    assert command[2] == "x.base.gguf"
+
+
+def test_the_block_is_the_engines() -> None:
+    assert EngineConfig(Path("x")).block_size == BLOCK
+
+
+sizes = st.one_of(st.integers(0, 64 * MIB), st.integers(0, 2**42))
+devices = st.builds(
+    CudaDevice,
+    index=st.integers(0, 3),
+    name=st.text(max_size=5),
+    total=sizes,
+    free=sizes,
+    capability=st.just((8, 0)),
+)
+machines = st.builds(
+    MachineFacts,
+    cpu=st.builds(
+        CpuFacts, model=st.text(max_size=5), physical_cores=st.integers(1, 256), features=st.just(())
+    ),
+    total_memory=sizes,
+    available_memory=sizes,
+    python=st.just("3.12.1"),
+    torch=st.sampled_from([None, "2.13.0"]),
+    cuda=st.lists(devices, max_size=3, unique_by=lambda device: device.index).map(tuple),
+)
+files = st.builds(
+    FileFacts,
+    path=st.sampled_from([Path("m.gguf"), Path("m.nkat"), Path("m")]),
+    architecture=st.just("llama"),
+    name=st.text(max_size=5),
+    size=sizes,
+    quantisation=st.just("Q4_0"),
+    tensor_types=st.just(("Q4_0",)),
+    parameters=st.integers(1, 2**40),
+    layers=st.integers(1, 1024),
+    trained_context=st.integers(1, 2**31),
+    kv_bytes_per_token=st.integers(1, 2**28),
+    matrix_bytes=sizes,
+    other_bytes=sizes,
+    theta=st.none()
+    | st.builds(
+        ThetaFacts,
+        rank=st.sampled_from([2, 4, 6, 8]),
+        gamma=st.floats(0, 1),
+        method=st.just("svd"),
+        base_sha256=st.sampled_from([SHA, OTHER_SHA, ""]),
+        tensors=st.integers(0, 300),
+    ),
+    sha256=st.sampled_from([None, SHA]),
+    surplus=st.booleans(),
+)
+wishes_ = st.builds(
+    Wishes,
+    device=st.sampled_from(["auto", "auto", "cpu", "cuda", "cuda:1", "nonsense"]),
+    contextsize=st.none() | st.integers(1, 2**20),
+    kvtokens=st.none() | st.integers(1, 2**20),
+    threads=st.none() | st.integers(1, 512),
+    theta=st.booleans(),
+    gamma=st.none() | st.floats(0, 1),
+)
+
+
+@given(files, machines, wishes_)
+def test_every_choice_keeps_its_promises(file: FileFacts, facts: MachineFacts, wishes: Wishes) -> None:
+    try:
+        choice = select_backend(file, facts, wishes)
+    except NkatError:
+        return
+    assert choice == select_backend(file, facts, wishes)
+    free = {f"cuda:{device.index}": device.free for device in facts.cuda} | {"cpu": facts.available_memory}
+    device = choice.device.value
+    slots = -(-choice.kv_tokens.value // BLOCK) * BLOCK
+    assert slots * file.kv_bytes_per_token <= choice.memory <= free[device]
+    assert 1 <= choice.context.value <= choice.kv_tokens.value
+    assert wishes.contextsize in (None, choice.context.value)
+    assert wishes.kvtokens in (None, choice.kv_tokens.value)
+    assert sum(count for _, count in choice.layers.value) == file.layers
+    assert (choice.engine.value == "nkat") == (wishes.theta and file.theta is not None)
+    assert all(decision["reason"] for decision in asdict(choice).values() if isinstance(decision, dict))
+
+
+@given(files, machines, wishes_, sizes)
+def test_more_memory_never_makes_less_possible(
+    file: FileFacts, facts: MachineFacts, wishes: Wishes, more: int
+) -> None:
+    facts, wishes = replace(facts, cuda=()), replace(wishes, device="cpu")
+    try:
+        before = select_backend(file, facts, wishes)
+    except NkatError:
+        return
+    after = select_backend(file, replace(facts, available_memory=facts.available_memory + more), wishes)
+    assert after.context.value >= before.context.value
