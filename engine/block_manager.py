@@ -132,6 +132,12 @@ class BlockManager:
         sequence.prefix_keys.clear()
         sequence.computed = 0
 
+    def forget_prefixes(self) -> None:
+        """Let no cached prefix be found any more. No sequence may hold blocks."""
+        assert self.num_free == self.num_blocks, "a sequence still holds blocks"
+        for block in self._blocks:
+            self._forget(block)
+
     def check_integrity(self, sequences: Iterable[Sequence]) -> None:
         """Compare the books with the tables of all sequences that hold blocks."""
         owners = [0] * self.num_blocks

@@ -14,7 +14,7 @@ from engine.batch_builder import BatchBuilder
 from engine.block_manager import BlockManager
 from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
 from engine.errors import ConfigError
-from engine.kernels import select_kernels
+from engine.kernels import Kernels, select_kernels
 from engine.kv_cache import KVCache
 from engine.layers import Star
 from engine.memory import available_bytes
@@ -102,9 +102,36 @@ class Engine:
         return self._prompts.render(chat)
 
     @property
+    def kernels(self) -> Kernels:
+        """What the model computes with, and where."""
+        return self._model.kernels
+
+    @property
     def star(self) -> Star | None:
-        """Theta's switch and gamma; None for a model without theta. For the engine's own thread."""
+        """Theta as it counts now; None for a model without theta. `set_theta` changes it."""
         return self._model.star
+
+    def check_theta(self, gamma: float | None = None) -> Star:
+        """What `set_theta` would change. Safe in any thread; raises `ConfigError`."""
+        if self.star is None:
+            raise ConfigError(f"{self.info.name} has no theta: convert it first, or give a --theta-path")
+        if gamma is not None and not 0 <= gamma <= 1:
+            raise ConfigError(f"gamma must lie between 0 and 1, not {gamma:g}")
+        return self.star
+
+    def set_theta(self, *, enabled: bool | None = None, gamma: float | None = None) -> None:
+        """Switch theta, or change its strength, between two steps. None leaves that as it is.
+
+        Keys and values that were computed with the old theta are forgotten: cached prefixes are lost, and
+        requests under way compute their tokens again and go on with the new one. Raises `ConfigError` for
+        a model without theta and for a gamma outside [0, 1].
+        """
+        star = self.check_theta(gamma)
+        if enabled is not None:
+            star.enable(enabled)
+        if gamma is not None:
+            star.set_gamma(gamma)
+        self._scheduler.restart()
 
     def add(self, request: GenerationRequest) -> None:
         """Take in a prepared request. Its events come out of `step`."""

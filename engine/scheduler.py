@@ -93,6 +93,16 @@ class Scheduler:
             chunk.sequence.computed += chunk.count
             self.blocks.register(chunk.sequence)
 
+    def restart(self) -> None:
+        """Forget all keys and values: those of cached prefixes, and those of running sequences.
+
+        Running sequences keep their tokens, go back to the head of the queue in their order, and are
+        computed again.
+        """
+        for sequence in self.running[::-1]:
+            self._send_back(sequence)
+        self.blocks.forget_prefixes()
+
     def check_integrity(self) -> None:
         """Raise `AssertionError` if queues and blocks disagree."""
         for sequence in self.running:
@@ -126,8 +136,11 @@ class Scheduler:
         return False
 
     def _preempt(self, sequence: Sequence) -> None:
+        self._send_back(sequence)
+        self.counters.preemptions += 1
+
+    def _send_back(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self.blocks.free(sequence)
         sequence.state = SequenceState.WAITING
         self.waiting.appendleft(sequence)
-        self.counters.preemptions += 1

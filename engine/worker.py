@@ -78,6 +78,14 @@ class EngineWorker:
         with contextlib.suppress(EngineDeadError):
             self._send(lambda: self._engine.abort(request_id))
 
+    def set_theta(self, *, enabled: bool | None = None, gamma: float | None = None) -> None:
+        """Ask for another theta, as `Engine.set_theta` has it. It counts for all that is submitted later.
+
+        Raises `ConfigError` for what the model cannot have, `EngineDeadError` when the engine has ended.
+        """
+        self._engine.check_theta(gamma)
+        self._send(lambda: self._engine.set_theta(enabled=enabled, gamma=gamma))
+
     def snapshot(self) -> Snapshot:
         """The counters as of the last step or command."""
         return self._snapshot

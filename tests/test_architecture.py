@@ -44,6 +44,7 @@ FLOORS: Mapping[str, int] = {
     "engine.engine": 5,
     "engine.worker": 6,
     "engine.perplexity": 6,
+    "engine.benchmark": 6,
     "converter.*": 6,
     "backend_selector.*": 6,
     "converter.tuning.*": 7,

@@ -14,9 +14,26 @@ class Star:
     """
 
     def __init__(self, gamma: float, device: torch.device) -> None:
+        self._gamma = gamma
         self._half_gamma = torch.tensor(0.5 * gamma, device=device)
+        self._enabled = True
         self.layers: dict[str, StarLinear] = {}
         """By the name of the corrected tensor."""
+
+    @property
+    def gamma(self) -> float:
+        """The present strength."""
+        return self._gamma
+
+    @property
+    def enabled(self) -> bool:
+        """Whether theta counts."""
+        return self._enabled
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of all layers; 0 without any."""
+        return max((len(layer.u) for layer in self.layers.values()), default=0)
 
     @property
     def half_gamma(self) -> torch.Tensor:
@@ -25,10 +42,12 @@ class Star:
 
     def set_gamma(self, gamma: float) -> None:
         """Use another gamma from now on; 0 is the baseline."""
+        self._gamma = gamma
         self._half_gamma.fill_(0.5 * gamma)
 
     def enable(self, on: bool) -> None:
         """Let theta count, or compute the baseline as if there were none."""
+        self._enabled = on
         for layer in self.layers.values():
             layer.enable(on)
 

@@ -6,6 +6,7 @@ import torch
 
 from engine.architectures import CacheShape
 from engine.batch import Batch
+from engine.kernels import Kernels
 from engine.kv_cache import KVCache
 from engine.layers import Star
 
@@ -13,11 +14,12 @@ from engine.layers import Star
 class Model(ABC):
     """A loaded model: weights in their kernels' form, and the way through them.
 
-    `star` is its theta, None for a baseline model. The three parts of the way, and `block` with
-    `cache` None, are differentiable in theta's factors.
+    `kernels` are those that its layers compute with. `star` is its theta, None for a baseline model. The
+    three parts of the way, and `block` with `cache` None, are differentiable in theta's factors.
     """
 
     cache_shape: CacheShape
+    kernels: Kernels
     star: Star | None
 
     @abstractmethod

@@ -16,6 +16,7 @@ class Llama(Model):
     def __init__(self, config: LlamaConfig, load: Loader, positions: int) -> None:
         """`positions`: the context length that the rotation is prepared for."""
         self.cache_shape = config.cache_shape
+        self.kernels = load.kernels
         self._embedding = load.embedding("token_embd")
         divisors = load.optional_vector("rope_freqs.weight")
         self._rope = Rope(config.rope, positions, load.kernels.device, divisors)

@@ -1,0 +1,203 @@
+"""The star product in a whole model, against a model whose matrices hold theta; and its switch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.config import EngineConfig
+from engine.engine import Engine
+from engine.errors import ConfigError
+from engine.gguf import GGMLType
+from engine.kernels import Kernels
+from engine.kernels.reference import ReferenceKernels
+from engine.theta import Theta
+from engine.worker import EngineWorker
+from tests.engine.driving import Reply, drain, request, run, step
+from tests.engine.models.numpy_llama import NumpyLlama
+from tests.engine.test_worker import submit
+from tests.engine.theta.stars import write_star_model
+from tests.support.gguf_files import random_tensor, write_llama
+
+IDS = [5, 17, 99, 3, 3, 200, 41, 7, 120, 64, 9, 250]
+PROMPT = [7 * number % 250 for number in range(60)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_llama(tmp_path_factory.mktemp("star") / "base.gguf", bias=True, context_length=512)
+
+
+@pytest.fixture(scope="module")
+def model(base: Path) -> tuple[Path, Theta]:
+    return write_star_model(base.with_suffix(".nkat"), base)
+
+
+def load(path: Path, **others: Any) -> Engine:
+    return Engine.load(EngineConfig(path, context_length=256, device="cpu", threads=1, **others))
+
+
+def by_definition(base: Path, theta: Theta, gamma: float) -> np.ndarray:
+    oracle = NumpyLlama(base)
+    for name, factors in theta.factors.items():
+        u, v = factors.u.astype(np.float64), factors.v.astype(np.float64)
+        oracle.weights[name] += 0.5 * gamma * (u * factors.scale.astype(np.float64)) @ v.T
+    return oracle.log_likelihoods(IDS, 1)
+
+
+@pytest.mark.parametrize("gamma", [None, 0.3, 1.0])
+def test_the_model_is_the_definition(base: Path, model: tuple[Path, Theta], gamma: float | None) -> None:
+    path, theta = model
+    expected = by_definition(base, theta, theta.gamma if gamma is None else gamma)
+    found = load(path, gamma=gamma).log_likelihoods(IDS, 1).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert np.abs(expected - by_definition(base, theta, 0)).max() > 0.01, "theta is too weak to test with"
+
+
+def test_off_and_gamma_0_are_the_baseline_bit_for_bit(base: Path, model: tuple[Path, Theta]) -> None:
+    baseline = load(base).log_likelihoods(IDS, 1)
+    engine = load(model[0])
+    assert not torch.equal(engine.log_likelihoods(IDS, 1), baseline)
+    engine.set_theta(enabled=False)
+    assert torch.equal(engine.log_likelihoods(IDS, 1), baseline)
+    engine.set_theta(enabled=True, gamma=0)
+    assert torch.equal(engine.log_likelihoods(IDS, 1), baseline)
+    assert torch.equal(load(model[0], theta=False).log_likelihoods(IDS, 1), baseline)
+    assert torch.equal(load(model[0], gamma=0.0).log_likelihoods(IDS, 1), baseline)
+
+
+def test_what_star_says(model: tuple[Path, Theta]) -> None:
+    engine = load(model[0])
+    star = engine.star
+    assert star is not None
+    assert (star.rank, star.gamma, star.enabled, len(star.layers)) == (4, 0.97, True, 14)
+    engine.set_theta(enabled=False, gamma=0.25)
+    assert (star.gamma, star.enabled) == (0.25, False)
+    engine.set_theta(enabled=True)
+    assert (star.gamma, star.enabled) == (0.25, True)
+
+
+def test_cached_prefixes_are_dropped(base: Path, model: tuple[Path, Theta]) -> None:
+    """The keys and values of a prompt seen before the switch are of no use after it."""
+    expected = run(load(base), [request("x", PROMPT, 20)])["x"]
+    engine = load(model[0])
+    starred = run(engine, [request("x", PROMPT, 20)])["x"]
+    assert starred.tokens != expected.tokens
+    again = run(engine, [request("x", PROMPT, 20)])["x"]
+    assert again.usage is not None
+    assert again.usage.cached_tokens == 48
+    engine.set_theta(enabled=False)
+    found = run(engine, [request("x", PROMPT, 20)])["x"]
+    assert found.usage is not None
+    assert found.usage.cached_tokens == 0
+    assert found.tokens == expected.tokens
+    engine.set_theta(enabled=True)
+    assert run(engine, [request("x", PROMPT, 20)])["x"].tokens == starred.tokens
+
+
+@settings(max_examples=20, deadline=None)
+@given(steps=st.integers(0, 12), budget=st.sampled_from([16, 64]), sequences=st.integers(1, 4))
+def test_requests_under_way_go_on_with_the_new_theta(
+    base: Path, model: tuple[Path, Theta], steps: int, budget: int, sequences: int
+) -> None:
+    """What comes after the switch is what the baseline says to all that came before it."""
+    engine = load(model[0], token_budget=budget, max_sequences=3)
+    replies = {str(number): Reply() for number in range(sequences)}
+    for name in replies:
+        engine.add(engine.prepare(request(name, PROMPT[int(name) :], 12, ignore_eos=True)))
+    for _ in range(steps):
+        step(engine, replies)
+    before = {name: list(reply.tokens) for name, reply in replies.items()}
+    engine.set_theta(enabled=False)
+    engine.check_integrity()
+    drain(engine, replies)
+    baseline = load(base)
+    for name, reply in replies.items():
+        assert len(reply.tokens) == 12
+        said = before[name]
+        if len(said) < 12:
+            rest = request("x", PROMPT[int(name) :] + said, 12 - len(said), ignore_eos=True)
+            assert reply.tokens[len(said) :] == run(baseline, [rest])["x"].tokens
+    assert engine.snapshot().preemptions == 0
+
+
+def test_what_cannot_be_switched(base: Path, model: tuple[Path, Theta]) -> None:
+    with pytest.raises(ConfigError, match="has no theta"):
+        load(base).set_theta(enabled=True)
+    for gamma in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ConfigError, match="between 0 and 1"):
+            load(model[0]).set_theta(gamma=gamma)
+
+
+def test_the_worker_switches_between_requests(base: Path, model: tuple[Path, Theta]) -> None:
+    expected = run(load(base), [request("x", PROMPT, 8)])["x"].tokens
+    worker = EngineWorker.start(EngineConfig(model[0], context_length=256, device="cpu", threads=1))
+    try:
+        listeners = []
+        for name, enabled in enumerate((True, False, True)):
+            worker.set_theta(enabled=enabled)
+            events = submit(worker, request(str(name), PROMPT, 8)).all()
+            listeners.append([token for event in events for token in event.token_ids])
+        with pytest.raises(ConfigError):
+            worker.set_theta(gamma=2.0)
+        assert submit(worker, request("alive", PROMPT, 1)).all()
+    finally:
+        worker.close()
+    assert listeners[1] == expected
+    assert listeners[0] == listeners[2] != expected
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "packed"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+class TestStarLinear:
+    """The operation alone."""
+
+    def test_against_numpy(self, rows: int, dense: bool, bias: bool) -> None:
+        kernels, matrix, x, b, u, v = _operands(rows, dense, bias)
+        plain = kernels.linear(x, matrix, b)
+        expected = (
+            plain.double().numpy() + 0.4 * x.double().numpy() @ v.double().numpy().T @ u.double().numpy()
+        )
+        found = kernels.star_linear(x, matrix, b, u, v, torch.tensor(0.4))
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+
+    def test_gamma_0_is_linear_bit_for_bit(self, rows: int, dense: bool, bias: bool) -> None:
+        kernels, matrix, x, b, u, v = _operands(rows, dense, bias)
+        assert torch.equal(
+            kernels.star_linear(x, matrix, b, u, v, torch.tensor(0.0)), kernels.linear(x, matrix, b)
+        )
+
+    def test_gamma_is_read_at_each_call(self, rows: int, dense: bool, bias: bool) -> None:
+        kernels, matrix, x, b, u, v = _operands(rows, dense, bias)
+        half_gamma = torch.tensor(0.1)
+        kernels.star_linear(x, matrix, b, u, v, half_gamma)
+        half_gamma.fill_(0.4)
+        found = kernels.star_linear(x, matrix, b, u, v, half_gamma)
+        assert torch.equal(found, kernels.star_linear(x, matrix, b, u, v, torch.tensor(0.4)))
+
+    def test_gradients_of_the_factors(self, rows: int, dense: bool, bias: bool) -> None:
+        kernels, matrix, x, b, u, v = _operands(rows, dense, bias)
+        u, v = u.requires_grad_(), v.requires_grad_()
+        out = kernels.star_linear(x, matrix, b, u, v, torch.tensor(0.4))
+        weights = torch.arange(out.numel(), dtype=torch.float32).view_as(out) / out.numel()
+        (out * weights).sum().backward()  # type: ignore[no-untyped-call]
+        assert u.grad is not None
+        assert v.grad is not None
+        np.testing.assert_allclose(u.grad, 0.4 * (x @ v.detach().T).T @ weights, atol=1e-3)
+        np.testing.assert_allclose(v.grad, 0.4 * (weights @ u.detach().T).T @ x, atol=1e-3)
+
+
+def _operands(rows: int, dense: bool, bias: bool) -> tuple[Kernels, Any, Any, Any, Any, Any]:
+    """x [rows, 256], a Q4_1 matrix (48, 256), b [48] or None, u [4, 48] and v [4, 256]."""
+    kernels = ReferenceKernels(torch.device("cpu"), dense_bytes=2**20 if dense else 0)
+    tensor = random_tensor(np.random.default_rng(3), "Q4_1", (48, 256))
+    matrix = kernels.pack(tensor.data.view(np.uint8), GGMLType.Q4_1, (48, 256))
+    generator = torch.Generator().manual_seed(1)
+    x, b = torch.randn(rows, 256, generator=generator), torch.randn(48, generator=generator)
+    u, v = torch.randn(4, 48, generator=generator), torch.randn(4, 256, generator=generator)
+    return kernels, matrix, x, b if bias else None, u, v
