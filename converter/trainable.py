@@ -1,56 +1,82 @@
 """A model whose theta can be learned: float factors beside frozen packed weights."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from converter.moments import ObservedKernels
 from engine.architectures import ModelFile
 from engine.batch import Batch
-from engine.kernels import Kernels
-from engine.layers import Star
+from engine.layers import Star, StarLinear
+from engine.memory import available_bytes
 from engine.models import Loader, Model, load_model
+from engine.theta import ThetaFactors
 
-_INIT_SCALE = 1.0
-"""Length of the rows of V at the start, over the root of their size."""
+_ACTIVATION_SHARE = 4
+"""Activations that are kept for the way back may take this fraction of the free memory."""
 
 
 class TrainableModel:
-    """A model with theta of one rank on the selected tensors, zero at the start (U = 0, V random)."""
+    """A model with theta of one rank on the selected tensors, zero at the start (U = 0, V random).
+
+    `layers`: the star layers by the name of the tensor they correct, in the order the model has them.
+    """
 
     def __init__(
         self,
         file: ModelFile,
-        kernels: Kernels,
+        kernels: ObservedKernels,
         selected: Collection[str],
         *,
         rank: int,
         gamma: float,
         positions: int,
         seed: int,
-        checkpointed: bool = False,
     ) -> None:
-        """`checkpointed`: compute the blocks again on the way back, for a thirtieth of the memory."""
+        """`positions`: tokens of the longest window."""
         loader = _TrainableLoader(file, kernels, selected, rank=rank, gamma=gamma, seed=seed)
-        self.model: Model = load_model(file, loader, positions)
+        self.kernels = kernels
+        self.rank = rank
         self.star = loader.new_star
-        self._checkpointed = checkpointed
+        self.model: Model = load_model(file, loader, positions)
+        needed = _activation_bytes(file, positions)
+        self._checkpointed = needed > available_bytes(kernels.device) // _ACTIVATION_SHARE
+
+    @property
+    def layers(self) -> Mapping[str, StarLinear]:
+        """The star layers, by the tensor that they correct."""
+        return self.star.layers
 
     @property
     def parameters(self) -> list[torch.Tensor]:
-        """U and V of every layer."""
-        return [factor for layer in self.star.layers.values() for factor in (layer.u, layer.v)]
+        """U [r, m] and V [r, n] of every layer in turn."""
+        return [factor for layer in self.layers.values() for factor in (layer.u, layer.v)]
+
+    def block(self, number: int, x: torch.Tensor) -> torch.Tensor:
+        """One block over a whole window, [T, width] to [T, width]; differentiable in theta."""
+        return self.model.block(number, x, Batch.of_one(torch.arange(len(x), device=x.device)), None)
 
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
-        """Logits float32 [T, vocab] of a window of token ids [T], differentiable in theta."""
-        batch = Batch.of_one(ids)
+        """Logits float32 [T, vocab] of a window of token ids [T], differentiable in theta.
+
+        Where memory is short the blocks are computed again on the way back, for a third more time.
+        """
         x = self.model.embed(ids)
         for number in range(self.model.cache_shape.layers):
             if self._checkpointed and torch.is_grad_enabled():
-                x = checkpoint(self.model.block, number, x, batch, None, use_reentrant=False)
+                x = checkpoint(self.block, number, x, use_reentrant=False)
             else:
-                x = self.model.block(number, x, batch, None)
+                x = self.block(number, x)
         return self.model.logits(x)
+
+    def load(self, factors: Mapping[str, ThetaFactors]) -> None:
+        """Put rounded factors of any rank in the place of the float ones."""
+        for name, one in factors.items():
+            layer = self.layers[name]
+            device = layer.u.device
+            layer.u = torch.from_numpy((one.u * one.scale).T.copy()).to(device)
+            layer.v = torch.from_numpy(one.v.T.astype("float32")).to(device)
 
 
 class _TrainableLoader(Loader):
@@ -59,7 +85,7 @@ class _TrainableLoader(Loader):
     def __init__(
         self,
         file: ModelFile,
-        kernels: Kernels,
+        kernels: ObservedKernels,
         selected: Collection[str],
         *,
         rank: int,
@@ -77,5 +103,13 @@ class _TrainableLoader(Loader):
         if tensor not in self._selected:
             return None
         rows, columns = self._shapes[tensor]
-        v = torch.randn(self._rank, columns, generator=self._random) * (_INIT_SCALE * columns**-0.5)
+        # Rows of length 1: with U of the size that Adam gives it, a step of the usual learning rate counts.
+        v = torch.randn(self._rank, columns, generator=self._random) * columns**-0.5
         return torch.zeros(self._rank, rows), v
+
+
+def _activation_bytes(file: ModelFile, positions: int) -> int:
+    """About what the way back needs to keep: the inputs of all operations, and the attention's odds."""
+    config = file.config
+    values = 8 * config.width + 4 * config.feed_forward + 3 * config.heads * positions
+    return 4 * config.layers * positions * values

@@ -5,21 +5,18 @@ the tensors' data, each padded to the alignment and each where the one before it
 no other order. Nothing in it depends on time or chance: the same input gives the same bytes.
 """
 
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from math import prod
 from pathlib import Path
 from struct import pack
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from converter.atomic import replacing
 from engine.errors import ConfigError, ModelFileError
 from engine.gguf import GGMLType, GGUFFile
 from engine.theta import Theta, names
@@ -134,69 +131,13 @@ def write_gguf(
         header += pack(f"<I{len(tensor.shape)}QIQ", len(tensor.shape), *dims, tensor.type, offset)
         offset += _padded(tensor.n_bytes, alignment)
     header += bytes(_padded(len(header), alignment) - len(header))
-    with _replacing(output, len(header) + offset) as file:
+    with replacing(output, len(header) + offset) as file:
         file.write(header)
         for tensor in tensors:
             data = tensor.data().reshape(-1).view(np.uint8)
             for start in range(0, len(data), _CHUNK):
                 file.write(data[start : start + _CHUNK].data)
             file.write(bytes(_padded(len(data), alignment) - len(data)))
-
-
-@contextmanager
-def _replacing(output: Path, size: int) -> Iterator[BinaryIO]:
-    """A file of `size` bytes to be, that takes the place of `output` once it is complete and on disk.
-
-    Until then it is `.NAME.partial` in the same folder. One that a killed process left behind is used anew.
-    """
-    temporary = output.with_name(f".{output.name}.partial")
-    try:
-        with _locked(temporary) as file:
-            try:
-                free = shutil.disk_usage(output.parent).free
-                if free < size:
-                    raise ConfigError(f"{output}: needs {size} bytes, but the disk has only {free} left")
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(output)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        _sync_folder(output.parent)
-    except OSError as error:
-        raise ConfigError(f"{output}: cannot be written: {error.strerror or error}") from None
-
-
-def _locked(path: Path) -> BinaryIO:
-    """Open an empty file that no other process writes, and keep others from it while it is open.
-
-    Between opening it and locking it, the process that had it may have renamed it to its final name: then
-    it is no longer ours to empty, and the next try makes another.
-    """
-    while True:
-        file = path.open("ab")
-        try:
-            flock(file, LOCK_EX | LOCK_NB)
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                file.truncate(0)
-                return file
-        except BlockingIOError:
-            file.close()
-            raise ConfigError(f"{path}: another process is writing it") from None
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Put the renaming itself on disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _theta_entries(theta: Theta) -> list[bytes]:

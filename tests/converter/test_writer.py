@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
-import converter.writer
+import converter.atomic
 from converter.writer import check_output, entry, write_gguf, write_nkat, write_sidecar
 from engine.architectures import open_model
 from engine.errors import ConfigError, ModelFileError, NkatError
@@ -280,7 +280,7 @@ def test_what_a_killed_process_left_is_used_anew(plain: GGUFFile, theta: Theta, 
 
 def test_two_writers_do_not_mix(plain: GGUFFile, theta: Theta, tmp_path: Path) -> None:
     output = tmp_path / "out.nkat"
-    with converter.writer._replacing(output, 5) as file:
+    with converter.atomic.replacing(output, 5) as file:
         with pytest.raises(ConfigError, match="another process"):
             write_nkat(plain, theta, output)
         file.write(b"first")
@@ -299,8 +299,8 @@ def test_a_partial_file_that_became_the_output_is_not_emptied(
             partial.rename(output)
         flock(file, operation)
 
-    monkeypatch.setattr("converter.writer.flock", late_lock)
-    with converter.writer._locked(partial):
+    monkeypatch.setattr("converter.atomic.flock", late_lock)
+    with converter.atomic._locked(partial):
         assert output.read_bytes() == b"complete"
 
 
