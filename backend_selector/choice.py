@@ -38,4 +38,6 @@ class Choice:
     """Bytes of the device's free memory that weights and KV cache take at most."""
     koboldcpp: tuple[str, ...]
     """The KoboldCpp command line that serves the same model."""
+    koboldcpp_needs: tuple[str, ...] = ()
+    """Files that this command line asks for and how to come by them."""
     warnings: tuple[str, ...] = ()

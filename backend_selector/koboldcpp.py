@@ -1,5 +1,6 @@
 """The KoboldCpp command line that serves the same model. Pure."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from backend_selector.facts import FileFacts
@@ -22,6 +23,14 @@ def koboldcpp_command(
     if star:
         command += ["--lora", str(adapter(file))]
     return tuple(command)
+
+
+def koboldcpp_needs(file: FileFacts, *, star: bool) -> Iterator[str]:
+    """What the command line names and may still have to be made, one sentence each."""
+    if star:
+        yield f"KoboldCpp wants theta as an adapter: nkat convert --export-lora {adapter(file)}"
+    if file.surplus:
+        yield f"KoboldCpp refuses files with theta inside: it wants the plain model, {plain_model(file)}"
 
 
 def plain_model(file: FileFacts) -> Path:

@@ -25,7 +25,7 @@ def as_dict(file: FileFacts, machine: MachineFacts, choice: Choice) -> dict[str,
 
 
 def as_text(file: FileFacts, machine: MachineFacts, choice: Choice) -> RenderableType:
-    """A table of the decisions, then the KoboldCpp command line, then the warnings."""
+    """A table of the decisions, then the KoboldCpp command line with its needs, then the warnings."""
     table = Table("", "choice", "because", title=Text(f"{file.name}, {_model(file)}"), title_justify="left")
     for name, decision in _decisions(choice):
         table.add_row(name, Text(str(decision.value)), Text(plain(decision.reason)))
@@ -34,7 +34,8 @@ def as_text(file: FileFacts, machine: MachineFacts, choice: Choice) -> Renderabl
         "memory", gib(choice.memory), Text(f"weights and KV cache, of {gib(_free(machine, device))} free")
     )
     lines = [Text(plain(f"warning: {warning}"), style="yellow") for warning in choice.warnings]
-    return Group(table, Text(plain(f"KoboldCpp: {shlex.join(choice.koboldcpp)}")), *lines)
+    notes = [Text(plain(note)) for note in choice.koboldcpp_needs]
+    return Group(table, Text(plain(f"KoboldCpp: {shlex.join(choice.koboldcpp)}")), *notes, *lines)
 
 
 def print_report(file: FileFacts, machine: MachineFacts, choice: Choice) -> None:

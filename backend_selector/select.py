@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from backend_selector.cache import plan_cache
 from backend_selector.choice import Choice, Decision, EngineName
 from backend_selector.facts import FileFacts, MachineFacts, Wishes
-from backend_selector.koboldcpp import adapter, koboldcpp_command, plain_model
+from backend_selector.koboldcpp import koboldcpp_command, koboldcpp_needs
 from backend_selector.placement import Placement, place
 from backend_selector.sizes import gib
 from engine.errors import ConfigError, ModelFileError
@@ -41,6 +41,7 @@ def select_backend(file: FileFacts, machine: MachineFacts, wishes: Wishes) -> Ch
         koboldcpp=koboldcpp_command(
             file, star=star, device=device, context=cache.context.value, threads=threads.value
         ),
+        koboldcpp_needs=tuple(koboldcpp_needs(file, star=star)),
         warnings=tuple(_warnings(file, machine, wishes, placement, cache.context.value, star=star)),
     )
 
@@ -106,7 +107,3 @@ def _warnings(
         yield f"{wishes.threads} threads for {cores} physical cores are slower, not faster"
     if wishes.gamma is not None and not star:
         yield "gamma has no effect without theta"
-    if star:
-        yield f"KoboldCpp wants theta as an adapter: nkat convert --export-lora {adapter(file)}"
-    if file.surplus:
-        yield f"KoboldCpp refuses files with theta inside: it wants the plain model, {plain_model(file)}"

@@ -27,6 +27,7 @@ from engine.sampling import Sampler
 from engine.scheduler import Chunk, Plan, Scheduler
 from engine.sequence import Sequence
 from engine.theta import open_theta
+from engine.theta.names import corrected_tensor
 from engine.tokenizer import Tokenizer
 from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt, Usage
 
@@ -314,7 +315,7 @@ def _describe(model: ModelFile, config: EngineConfig, tokenizer: Tokenizer) -> M
     context = config.context_length or min(trained, DEFAULT_CONTEXT_LENGTH)
     if context > trained:
         _logger.warning("the context of %d is longer than the %d the model was trained on", context, trained)
-    tensors = model.file.tensors.values()
+    tensors = [info for info in model.file.tensors.values() if corrected_tensor(info.name) is None]
     types = Counter(info.type.name for info in tensors if len(info.shape) > 1)
     template = tokenizer.chat_template
     return ModelInfo(

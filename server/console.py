@@ -6,7 +6,9 @@ import rich.console
 from rich.markup import escape
 from rich.table import Table
 
-from engine.types import ModelInfo
+from backend_selector.choice import Choice
+from backend_selector.facts import FileFacts
+from backend_selector.plain_text import plain
 from server.settings import Settings
 
 
@@ -20,16 +22,18 @@ class Console:
         """The model is being read."""
         self._out.print(f"[bold]NKAT[/bold] loading {escape(str(model))}")
 
-    def ready(self, info: ModelInfo, settings: Settings, host: str, port: int) -> None:
+    def ready(self, file: FileFacts, choice: Choice, settings: Settings, host: str, port: int) -> None:
         """The server answers now."""
         here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         url = f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
         table = Table(show_header=False, box=None, padding=(0, 2))
-        size = f"{info.parameters / 1e6:,.0f} M parameters, {info.quantization}, {info.architecture}"
+        size = f"{file.parameters / 1e6:,.0f} M parameters, {file.quantisation}, {file.architecture}"
         rows = [
-            ("model", f"{escape(info.name)} ({size})"),
-            ("context", f"{info.context_length} tokens"),
-            ("threads", "all physical cores" if settings.threads is None else str(settings.threads)),
+            ("model", f"{escape(plain(file.path.stem))} ({size})"),
+            ("engine", _engine(file, choice)),
+            ("device", f"{choice.device.value}, {choice.kernels.value} kernels"),
+            ("context", f"{choice.context.value} tokens"),
+            ("threads", f"{choice.threads.value}"),
             ("together", f"{settings.parallelrequests} generations"),
             ("address", f"[bold]{url}[/bold]"),
             ("connect", f"KoboldAI Lite, SillyTavern: {url}"),
@@ -41,3 +45,9 @@ class Console:
             table.add_row(*row)
         self._out.print(table)
         self._out.print("Ready. Ctrl-C stops the server.")
+
+
+def _engine(file: FileFacts, choice: Choice) -> str:
+    if file.theta is None or choice.gamma is None:
+        return f"baseline: {choice.engine.reason}"
+    return f"nkat, rank {file.theta.rank}, gamma {choice.gamma.value:g}"

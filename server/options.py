@@ -10,7 +10,7 @@ import typer
 from pydantic import SecretStr
 
 from engine.errors import NkatError
-from server.settings import Settings, load_settings
+from server.settings import Settings, flag, load_settings
 
 INTERRUPTED = 130
 
@@ -60,7 +60,8 @@ def _parameter(name: str, kind: Any, text: str, flags: tuple[str, ...]) -> inspe
 
 
 def _flags(name: str) -> tuple[str, ...]:
-    return (f"--{name}/--no-{name}",) if _kind(name) is bool else (f"--{name}",)
+    yes = flag(name)
+    return (f"{yes}/--no-{yes.removeprefix('--')}",) if _kind(name) is bool else (yes,)
 
 
 def _kind(name: str) -> type:

@@ -1,7 +1,8 @@
 """The server's settings: defaults < TOML file < environment < flags.
 
-Names are KoboldCpp's flags where the meaning is the same. The file is TOML because settings want
-comments, which JSON has not, and because Python reads it without a further dependency.
+Names are KoboldCpp's flags where the meaning is the same; an underscore is a dash in a flag. The file is
+TOML because settings want comments, which JSON has not, and because Python reads it without a further
+dependency.
 """
 
 import os
@@ -57,6 +58,13 @@ class Settings(BaseSettings):
     password: SecretStr | None = Field(
         default=None, min_length=1, description="key that clients must send as `Authorization: Bearer KEY`"
     )
+    theta: bool = Field(default=True, description="let theta count, where the model has it")
+    theta_path: Path | None = Field(
+        default=None, description="file with theta for the model; unset: the model file's own, if it has any"
+    )
+    theta_gamma: float | None = Field(
+        default=None, ge=0, le=1, description="strength of theta, 0 to 1; unset: as theta's file says"
+    )
     quiet: bool = Field(default=False, description="print warnings and errors only")
     debugmode: bool = Field(default=False, description="log what clients send, prompts included")
 
@@ -84,6 +92,9 @@ class Settings(BaseSettings):
             max_sequences=self.parallelrequests,
             token_budget=self.blasbatchsize,
             kv_tokens=self.kvtokens,
+            theta=self.theta,
+            theta_path=None if self.theta_path is None else self.theta_path.expanduser(),
+            gamma=self.theta_gamma,
         )
 
     @property
@@ -91,6 +102,11 @@ class Settings(BaseSettings):
         """Generations that may be open at a time, running or waiting."""
         waiting = 10 if self.multiuser == 1 else max(0, self.multiuser - 1)
         return self.parallelrequests + waiting
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a setting: `theta_path` is `--theta-path`."""
+    return "--" + name.replace("_", "-")
 
 
 def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
@@ -160,7 +176,7 @@ def _explain(
     first = error.errors(include_url=False, include_context=False)[0]
     name = str(first["loc"][0])
     if name in flags:
-        where = f"--{name}"
+        where = flag(name)
     elif name in in_file:
         where = f"{name} in {config}"
     else:

@@ -35,6 +35,7 @@ FLOORS: Mapping[str, int] = {
     "engine.sampling.*": 2,
     "engine.block_manager": 2,
     "engine.prompt": 2,
+    "engine.preparation": 2,
     "engine.models.*": 3,
     "engine.scheduler": 3,
     "engine.batch_builder": 4,
@@ -67,7 +68,17 @@ BENEATH: Mapping[str, set[str]] = {
 
 FACADE = {
     f"engine.{name}"
-    for name in ("architectures", "engine", "worker", "config", "types", "errors", "metrics", "perplexity")
+    for name in (
+        "architectures",
+        "config",
+        "engine",
+        "errors",
+        "metrics",
+        "perplexity",
+        "preparation",
+        "types",
+        "worker",
+    )
 }
 DOORS = ("server.cli", "server.app", "server.dialects")
 SEEN_FROM_DOORS = {"engine.types", "engine.errors"}
@@ -78,6 +89,7 @@ TORCH_FREE = (
     "engine.metrics",
     "engine.gguf",
     "engine.architectures",
+    "engine.preparation",
     "engine.theta",
     "engine.tokenizer",
     "engine.grammar",

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.config import EngineConfig
 from engine.errors import RequestError
-from server.commands.start import prepare_for_engine
+from engine.preparation import prepare_for_engine
 
 
 def perplexity(

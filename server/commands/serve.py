@@ -6,11 +6,14 @@ import socket
 from types import FrameType
 from typing import NoReturn
 
+from backend_selector.plain_text import plain
 from engine.errors import ConfigError
-from server.commands.start import prepare_for_engine
+from server.commands.start import choose_start
 from server.console import Console
 from server.logs import set_up_logging
 from server.settings import Settings
+
+_logger = logging.getLogger(__name__)
 
 
 def serve(settings: Settings) -> None:
@@ -19,23 +22,30 @@ def serve(settings: Settings) -> None:
     What can fail quickly comes first: the settings, the port, the model file. Nobody can connect
     before the model is loaded.
     """
-    config = settings.engine_config()
+    asked = settings.engine_config()
     console = Console(quiet=settings.quiet)
     set_up_logging(quiet=settings.quiet, prompts=settings.debugmode)
     signal.signal(signal.SIGTERM, _terminated)
     with bound_socket(settings.host, settings.port) as listener:
-        prepare_for_engine(config.model)
-        console.loading(config.model)
+        start = choose_start(asked)
+        for warning in start.choice.warnings:
+            _logger.warning("%s", plain(warning))
+        console.loading(start.config.model)
         from engine.worker import EngineWorker  # imports torch
         from server.commands.web import run
 
-        worker = EngineWorker.start(config)
+        worker = EngineWorker.start(start.config)
         host, port = listener.getsockname()[:2]
         try:
-            run(worker, settings, listener, lambda: console.ready(worker.info, settings, host, port))
+            run(
+                worker,
+                settings,
+                listener,
+                lambda: console.ready(start.file, start.choice, settings, host, port),
+            )
         finally:
             worker.close()
-            logging.getLogger(__name__).info("stopped")
+            _logger.info("stopped")
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

@@ -1,17 +1,49 @@
-"""What comes before anything heavy is imported."""
+"""How a model is to run here, found out before anything heavy is imported."""
 
-import os
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from engine.architectures import open_model
+from backend_selector.choice import Choice
+from backend_selector.facts import FileFacts, Wishes
+from backend_selector.probe import probe_file, probe_machine
+from backend_selector.select import select_backend
+from engine.config import EngineConfig
+from engine.preparation import set_up_process
 
 
-def prepare_for_engine(model: Path) -> None:
-    """Judge the model file, and set up the process for torch. Call before torch is imported.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the engine is told, and why: nothing is left to it to decide."""
 
-    Raises `ModelFileError` for a bad file, before its user has waited for anything.
+    config: EngineConfig
+    file: FileFacts
+    choice: Choice
+
+
+def choose_start(asked: EngineConfig) -> Start:
+    """Judge the model and its theta, look at the machine, and fill in what the user left open.
+
+    Call before torch is imported. Raises `ModelFileError` for files that cannot be used, `ConfigError` for
+    what cannot be met here.
     """
-    open_model(model).file.close()
-    # torch's OpenMP threads spin for milliseconds at every barrier unless told otherwise. Beside one busy
-    # process that makes a step ten times slower; a short spin keeps most of the gain and none of the harm.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    set_up_process()
+    wishes = Wishes(
+        device=asked.device,
+        contextsize=asked.context_length,
+        kvtokens=asked.kv_tokens,
+        threads=asked.threads,
+        theta=asked.theta,
+        theta_path=asked.theta_path,
+        gamma=asked.gamma,
+    )
+    file = probe_file(asked.model, asked.theta_path if asked.theta else None)
+    choice = select_backend(file, probe_machine(), wishes)
+    config = replace(
+        asked,
+        device=choice.device.value,
+        context_length=choice.context.value,
+        kv_tokens=choice.kv_tokens.value,
+        threads=choice.threads.value,
+        theta=choice.engine.value == "nkat",
+        gamma=None if choice.gamma is None else choice.gamma.value,
+    )
+    return Start(config, file, choice)

@@ -149,8 +149,6 @@ def test_wishes_that_make_no_sense(wish: dict[str, Any]) -> None:
         (TINY, LAPTOP, Wishes(threads=9), "8 physical cores"),
         (TINY, LAPTOP, Wishes(gamma=0.5), "no effect"),
         (TINY, replace(LAPTOP, torch=None), Wishes(), "not installed"),
-        (STAR, LAPTOP, Wishes(), "tiny.lora.gguf"),
-        (STAR, LAPTOP, Wishes(theta=False), "plain model"),
     ],
 )
 def test_warnings(file: FileFacts, facts: MachineFacts, wishes: Wishes, words: str) -> None:
@@ -167,6 +165,22 @@ def test_the_koboldcpp_command() -> None:
     assert " ".join(plain.koboldcpp) == (
         "koboldcpp --model models/tiny.gguf --skiplauncher --contextsize 4096 --threads 8 --usecpu"
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "wishes", "needs"),
+    [
+        (TINY, Wishes(), []),
+        (STAR, Wishes(), ["models/tiny.lora.gguf", "the plain model, models/tiny.gguf"]),
+        (STAR, Wishes(theta=False), ["the plain model, models/tiny.gguf"]),
+        (SIDECAR, Wishes(theta_path=Path("theta_rank4.bin")), ["models/tiny.lora.gguf"]),
+    ],
+)
+def test_what_the_koboldcpp_command_needs(file: FileFacts, wishes: Wishes, needs: list[str]) -> None:
+    choice = select_backend(file, LAPTOP, wishes)
+    assert len(choice.koboldcpp_needs) == len(needs)
+    assert all(need in said for need, said in zip(needs, choice.koboldcpp_needs, strict=True))
+    assert choice.warnings == ()
 
 
 def test_a_star_model_does_not_stand_in_for_its_own_base() -> None:

@@ -11,7 +11,7 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import RequestError
 from tests.engine.driving import request, run
-from tests.engine.theta.stars import write_star_model
+from tests.support.stars import write_star_model
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,19 @@ def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings({})
 
 
+def test_a_name_of_two_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An underscore in files and in the environment, a dash in flags."""
+    file = write(tmp_path, 'theta_path = "a.bin"\ntheta_gamma = 0.9\ntheta = false\n')
+    monkeypatch.setenv("NKAT_THETA_GAMMA", "0.95")
+    config = load_settings({"theta_path": Path("b.bin"), "model": Path("m.gguf")}, file).engine_config()
+    assert (config.theta, config.theta_path, config.gamma) == (False, Path("b.bin"), 0.95)
+    with pytest.raises(ConfigError, match="bad value for --theta-gamma"):
+        load_settings({"theta_gamma": 2.0})
+    monkeypatch.setenv("NKAT_THETA_GAMMA", "nan")
+    with pytest.raises(ConfigError, match="bad value for NKAT_THETA_GAMMA"):
+        load_settings({})
+
+
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         load_settings({}, tmp_path / "none.toml")

@@ -20,8 +20,8 @@ from engine.worker import EngineWorker
 from tests.engine.driving import Reply, drain, request, run, step
 from tests.engine.models.numpy_llama import NumpyLlama
 from tests.engine.test_worker import submit
-from tests.engine.theta.stars import write_star_model
 from tests.support.gguf_files import random_tensor, write_llama
+from tests.support.stars import write_star_model
 
 IDS = [5, 17, 99, 3, 3, 200, 41, 7, 120, 64, 9, 250]
 PROMPT = [7 * number % 250 for number in range(60)]
@@ -68,6 +68,10 @@ def test_off_and_gamma_0_are_the_baseline_bit_for_bit(base: Path, model: tuple[P
     assert torch.equal(engine.log_likelihoods(IDS, 1), baseline)
     assert torch.equal(load(model[0], theta=False).log_likelihoods(IDS, 1), baseline)
     assert torch.equal(load(model[0], gamma=0.0).log_likelihoods(IDS, 1), baseline)
+
+
+def test_theta_is_no_part_of_what_the_model_is(base: Path, model: tuple[Path, Theta]) -> None:
+    assert load(model[0]).info == load(base).info
 
 
 def test_what_star_says(model: tuple[Path, Theta]) -> None:
