@@ -1,5 +1,6 @@
 """What a choice is made from: a file, a machine, and what the user asks for. Sizes are bytes."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,5 +112,7 @@ class Wishes:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} must be at least 1, not {value}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", self.device):
+            raise ConfigError(f"--device must be auto, cpu, cuda or cuda:N, not {self.device!r:.40}")
         if self.gamma is not None and not 0 <= self.gamma <= 1:
             raise ConfigError(f"--theta-gamma must lie between 0 and 1, not {self.gamma:g}")

@@ -36,15 +36,12 @@ def place(file: FileFacts, machine: MachineFacts, wishes: Wishes) -> Placement:
 
     Raises `ConfigError` for a device that there is not.
     """
-    kind, _, index = wishes.device.partition(":")
-    match kind, index:
-        case "auto", "":
-            return _automatic(file, machine, wishes)
-        case "cpu", "":
-            return _on_cpu(file, machine, "as asked for")
-        case "cuda", _ if index.isdecimal() or wishes.device == "cuda":
-            return _on_cuda(file, machine, int(index or 0))
-    raise ConfigError(f"unknown device {wishes.device!r:.40}: use auto, cpu, cuda or cuda:N")
+    if wishes.device == "auto":
+        return _automatic(file, machine, wishes)
+    if wishes.device == "cpu":
+        return _on_cpu(file, machine, "as asked for")
+    _, _, index = wishes.device.partition(":")
+    return _on_cuda(file, machine, int(index or 0))
 
 
 def _automatic(file: FileFacts, machine: MachineFacts, wishes: Wishes) -> Placement:

@@ -8,8 +8,13 @@ from typing import Annotated
 
 import typer
 
+from server.commands.select import select
 from server.options import errors_in_one_line, with_settings
 from server.settings import Settings
+
+ThetaPath = Annotated[Path | None, typer.Option(help="file with theta; unset: the model file's own")]
+NoTheta = Annotated[bool, typer.Option("--no-theta", help="leave theta out")]
+ThetaGamma = Annotated[float | None, typer.Option(help="strength of theta, 0 to 1; unset: its file's")]
 
 app = typer.Typer(
     help="NKAT: a KoboldCpp-compatible inference server for GGUF models.",
@@ -40,18 +45,60 @@ def perplexity(
     windows: Annotated[int | None, typer.Option(min=1, help="at most so many windows; unset: all")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; unset: the physical cores")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    theta_path: ThetaPath = None,
+    no_theta: NoTheta = False,
+    theta_gamma: ThetaGamma = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Measure how well a model predicts a text, by llama.cpp's definition."""
+    from backend_selector.facts import Wishes
     from server.commands.perplexity import perplexity
 
     with errors_in_one_line():
-        perplexity(model, text, ctx, windows=windows, threads=threads, device=device, as_json=as_json)
+        wishes = Wishes(
+            device=device,
+            contextsize=ctx,
+            threads=threads,
+            theta=not no_theta,
+            theta_path=theta_path,
+            gamma=theta_gamma,
+        )
+        perplexity(model, text, ctx, wishes, windows=windows, as_json=as_json)
+
+
+def doctor(
+    model: Annotated[Path | None, typer.Option(help="GGUF or .nkat file to judge as well")] = None,
+    theta_path: ThetaPath = None,
+    no_theta: NoTheta = False,
+    theta_gamma: ThetaGamma = None,
+    contextsize: Annotated[int | None, typer.Option(min=1, help="tokens a request may span")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; unset: the physical cores")] = None,
+    host: Annotated[str, typer.Option(help="address that the server is to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port that it is to listen on")] = 5001,
+    as_json: Annotated[bool, typer.Option("--json", help="print the findings as JSON")] = False,
+) -> None:
+    """Say what is well with this machine, what is not, and what to do about it; exit code 1 for a problem."""
+    from backend_selector.facts import Wishes
+    from server.commands.doctor import doctor
+
+    with errors_in_one_line():
+        wishes = Wishes(
+            device=device,
+            contextsize=contextsize,
+            threads=threads,
+            theta=not no_theta,
+            theta_path=theta_path,
+            gamma=theta_gamma,
+        )
+        raise SystemExit(doctor(model, wishes, host=host, port=port, as_json=as_json))
 
 
 app.command("serve")(with_settings(serve))
 app.command("demo")(with_settings(demo))
 app.command("perplexity")(perplexity)
+app.command("select")(select)
+app.command("doctor")(doctor)
 
 
 def main() -> None:

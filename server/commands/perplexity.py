@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from backend_selector.facts import Wishes
 from engine.config import EngineConfig
 from engine.errors import RequestError
 from engine.preparation import prepare_for_engine
@@ -17,10 +18,9 @@ def perplexity(
     model: Path,
     text_file: Path,
     context: int,
+    wishes: Wishes,
     *,
     windows: int | None,
-    threads: int | None,
-    device: str,
     as_json: bool,
 ) -> None:
     """Measure and print. The progress goes to stderr, the result to stdout.
@@ -29,7 +29,14 @@ def perplexity(
     `RequestError` for a text that cannot be read or is too short.
     """
     config = EngineConfig(
-        model=model, context_length=context, threads=threads, device=device, kv_tokens=context
+        model=model,
+        context_length=context,
+        threads=wishes.threads,
+        device=wishes.device,
+        kv_tokens=context,
+        theta=wishes.theta,
+        theta_path=wishes.theta_path,
+        gamma=wishes.gamma,
     )
     text = _read(text_file)
     prepare_for_engine(model)

@@ -48,7 +48,7 @@ def test_theta_can_be_left_out(star_model: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--device", "gpu"), "use auto, cpu, cuda"),
+        (("--device", "gpu"), "must be auto, cpu, cuda or cuda:N"),
         (("--device", "cpu", "--contextsize", str(2**50)), "--contextsize"),
         (("--theta-gamma", "7"), "--theta-gamma"),
         (("--theta-path", "/no/such.bin"), "/no/such.bin"),
