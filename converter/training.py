@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from converter.trainable import TrainableModel
+from engine.batch import Batch
 from engine.errors import ConfigError
+from engine.models import Model
 
 WARM_UP = 5
 """Steps over which the learning rate rises, before it falls with a cosine."""
@@ -27,13 +29,12 @@ def language_loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 class DistillationLoss:
     """Mean KL divergence from a reference's distribution over the next token to the model's."""
 
-    reference: Callable[[torch.Tensor], torch.Tensor]
-    """Token ids [T] to logits [T, vocab]."""
+    reference: Model
 
     def __call__(self, logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """Natural logarithms, as the language loss has."""
         with torch.no_grad():
-            target = F.log_softmax(self.reference(ids), -1)
+            target = F.log_softmax(self.reference(Batch.of_one(ids), None), -1)
         return F.kl_div(F.log_softmax(logits, -1), target, log_target=True, reduction="batchmean")
 
 

@@ -1,36 +1,15 @@
 """Windows of token ids, cut from text."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import hashlib
 
 import torch
 
 from engine.errors import RequestError
+from engine.text import Text
 from engine.tokenizer import Tokenizer
 
-BUILT_IN = "pydoc_data.topics"
-"""English prose that every CPython ships: the text of last resort."""
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text and what to call it in a report."""
-
-    name: str
-    content: str
-
-    @classmethod
-    def read(cls, paths: Sequence[Path]) -> "Text":
-        """Several UTF-8 files as one text, line ends as they are. Raises `RequestError`."""
-        return cls(", ".join(path.name for path in paths), "\n".join(map(_content, paths)))
-
-    @classmethod
-    def built_in(cls) -> "Text":
-        """CPython's own documentation of its language."""
-        from pydoc_data.topics import topics
-
-        return cls(BUILT_IN, "\n".join(topics[key] for key in sorted(topics)))
+_HELD_OUT_SHARE = 5
+"""At most this fraction of a text is held out."""
 
 
 def cut(text: Text, tokenizer: Tokenizer, length: int, *, most: int | None = None) -> torch.Tensor:
@@ -48,10 +27,12 @@ def cut(text: Text, tokenizer: Tokenizer, length: int, *, most: int | None = Non
     return windows
 
 
-def _content(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except OSError as error:
-        raise RequestError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+def hold_out(windows: torch.Tensor, wanted: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """All but the last windows, and the last ones: `wanted`, but at most a fifth of all; maybe none."""
+    kept = len(windows) - min(wanted, len(windows) // _HELD_OUT_SHARE)
+    return windows[:kept], windows[kept:]
+
+
+def digest(windows: torch.Tensor) -> str:
+    """Hexadecimal SHA-256 of token ids, to tell one text from another."""
+    return hashlib.sha256(windows.numpy().tobytes()).hexdigest()

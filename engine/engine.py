@@ -13,6 +13,7 @@ from engine.architectures import CacheShape, ModelFile, open_model
 from engine.batch_builder import BatchBuilder
 from engine.block_manager import BlockManager
 from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
+from engine.device import torch_device
 from engine.errors import ConfigError
 from engine.kernels import Kernels, select_kernels
 from engine.kv_cache import KVCache
@@ -49,7 +50,7 @@ class Engine:
         self.counters = Counters()
         self._model = model
         self._prompts = PromptEncoder(tokenizer, info.context_length)
-        device = _device(config.device)
+        device = torch_device(config.device)
         slots = _cache_slots(config, info.context_length)
         cache = _allocate_cache(model.cache_shape, slots, device)
         self._blocks = BlockManager(slots // config.block_size, config.block_size)
@@ -77,7 +78,7 @@ class Engine:
         torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
         file = open_model(config.model)
         tokenizer = Tokenizer.from_metadata(file.file.metadata)
-        device = _device(config.device)
+        device = torch_device(config.device)
         info = _describe(file, config, tokenizer)
         # Before anything grows with the context: an absurd one is the settings' fault.
         _check_room(file.config.cache_shape, _cache_slots(config, info.context_length), device)
@@ -258,21 +259,6 @@ class Engine:
         else:
             self.counters.requests_finished += 1
         return Event(sequence.id, text, tokens, finish=reason, usage=usage)
-
-
-def _device(name: str) -> torch.device:
-    """The torch device of a setting; raises `ConfigError`."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"unknown device {name!r}: use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"unsupported device {name!r}: use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
 
 
 def _cache_slots(config: EngineConfig, context_length: int) -> int:

@@ -34,8 +34,11 @@ class Model(ABC):
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Output of the last block [n, width] to logits, float32 [n, vocab]."""
 
-    def __call__(self, batch: Batch, cache: KVCache) -> torch.Tensor:
-        """Run the batch, writing its keys and values; logits float32 [n, vocab] of the wanted rows."""
+    def __call__(self, batch: Batch, cache: KVCache | None) -> torch.Tensor:
+        """Run the batch, writing its keys and values; logits float32 [n, vocab] of the wanted rows.
+
+        Without a cache the batch must be one whole text (`Batch.of_one`).
+        """
         x = self.embed(batch.token_ids)
         for number in range(self.cache_shape.layers):
             x = self.block(number, x, batch, cache)

@@ -50,11 +50,7 @@ def test_greedy_tokens_are_llama_cpps_up_to_a_near_tie(
     prompt = tokenizer.encode(case["prompt"].removesuffix("\n"))
     golden = tokenizer.encode(case["text"].removesuffix("\n\n"), add_bos=False)
     with torch.inference_mode():
-        batch = Batch.of_one(torch.tensor(prompt + golden))
-        x = rounding_model.embed(batch.token_ids)
-        for number in range(rounding_model.cache_shape.layers):
-            x = rounding_model.block(number, x, batch, None)
-        logits = rounding_model.logits(x)[len(prompt) - 1 : -1]
+        logits = rounding_model(Batch.of_one(torch.tensor(prompt + golden)), None)[len(prompt) - 1 : -1]
     found = logits.argmax(-1).tolist()
     agreed = next((n for n, token in enumerate(golden) if found[n] != token), len(golden))
     assert agreed >= 20
