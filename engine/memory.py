@@ -1,6 +1,8 @@
-"""How much memory the engine may plan with."""
+"""How much memory the engine may plan with, and how much it has taken."""
 
 import os
+import resource
+import sys
 
 import torch
 
@@ -18,3 +20,11 @@ def available_bytes(device: torch.device) -> int:
         pass
     # Elsewhere than on Linux only the physical size is to be had without another library.
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory held so far: by tensors on a GPU; on a CPU by the whole process, Python included."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

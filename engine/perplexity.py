@@ -9,8 +9,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+
 from engine.engine import Engine
 from engine.errors import RequestError
+
+_LARGEST = 709.0
+"""Beyond this exp leaves the floats: damaged weights can make such losses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,39 +34,117 @@ class Perplexity:
     context: int
 
 
+@dataclass(frozen=True, slots=True)
+class PerplexityPair:
+    """The same windows with theta and without.
+
+    `change` = nkat / baseline - 1, negative where theta helps; `change_error` is its standard error. It comes
+    from the differences token by token, and so is much smaller than that of either perplexity: what makes a
+    token hard makes it hard for both.
+    """
+
+    nkat: Perplexity
+    baseline: Perplexity
+    change: float
+    change_error: float
+
+
 def measure_perplexity(
     engine: Engine, text: str, *, context: int = 512, windows: int | None = None
 ) -> Iterator[Perplexity]:
     """Yield the result after each window; the last one is the answer.
 
-    `windows`: at most so many, from the start of the text; None: all. Raises `RequestError` for a text
-    shorter than one window and for a window that the engine cannot hold.
+    `windows`: at most so many, from the start of the text; None: all. Raises `RequestError` at once for a
+    text shorter than one window and for a window that the engine cannot hold.
     """
+    return _measure(engine, _cut(engine, text, context, windows))
+
+
+def compare_perplexity(
+    engine: Engine, text: str, *, context: int = 512, windows: int | None = None
+) -> Iterator[PerplexityPair]:
+    """The same with theta and without, window by window; theta is left as it was.
+
+    Raises what `measure_perplexity` raises, and `ConfigError` for a model without theta.
+    """
+    engine.check_theta()
+    return _compare(engine, _cut(engine, text, context, windows))
+
+
+class _Mean:
+    """The mean of token losses, and the standard error of that mean."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum = self._squares = 0.0
+
+    def add(self, losses: torch.Tensor) -> None:
+        self.count += len(losses)
+        self._sum += float(losses.sum())
+        self._squares += float((losses * losses).sum())
+
+    @property
+    def value(self) -> float:
+        return self._sum / self.count
+
+    @property
+    def error(self) -> float:
+        variance = max(0.0, self._squares / self.count - self.value**2)
+        return math.sqrt(variance / max(1, self.count - 1))
+
+
+def _cut(engine: Engine, text: str, context: int, most: int | None) -> list[list[int]]:
     if not 8 <= context <= engine.info.context_length:
         raise RequestError(f"windows must have 8 to {engine.info.context_length} tokens, not {context}")
     tokenizer = engine.tokenizer
     ids = tokenizer.encode(text)
-    total = len(ids) // context
-    if windows is not None:
-        total = min(total, windows)
-    if total < 1:
+    windows = [ids[start : start + context] for start in range(0, len(ids) - context + 1, context)][:most]
+    if not windows:
         raise RequestError(f"the text has {len(ids)} tokens; one window needs {context}")
-    half = context // 2
-    count, losses, squares = 0, 0.0, 0.0
-    for number in range(total):
-        window = ids[number * context : (number + 1) * context]
-        if tokenizer.add_bos and tokenizer.bos_id is not None:
+    if tokenizer.add_bos and tokenizer.bos_id is not None:
+        for window in windows:
             window[0] = tokenizer.bos_id
-        loss = -engine.log_likelihoods(window, half + 1).double()
-        count += len(loss)
-        losses += float(loss.sum())
-        squares += float((loss * loss).sum())
-        yield _result(count, losses, squares, number + 1, total, context)
+    return windows
 
 
-def _result(count: int, losses: float, squares: float, windows: int, total: int, context: int) -> Perplexity:
-    mean = losses / count
-    variance = max(0.0, squares / count - mean * mean)
-    perplexity = math.exp(mean)
-    error = perplexity * math.sqrt(variance / max(1, count - 1))
-    return Perplexity(perplexity, error, windows, total, count, context)
+def _measure(engine: Engine, windows: list[list[int]]) -> Iterator[Perplexity]:
+    mean = _Mean()
+    for number, window in enumerate(windows, start=1):
+        mean.add(_losses(engine, window))
+        yield _result(mean, number, windows)
+
+
+def _compare(engine: Engine, windows: list[list[int]]) -> Iterator[PerplexityPair]:
+    counts = engine.check_theta().enabled
+    nkat, baseline, difference = _Mean(), _Mean(), _Mean()
+    try:
+        for number, window in enumerate(windows, start=1):
+            engine.set_theta(enabled=True)
+            with_theta = _losses(engine, window)
+            engine.set_theta(enabled=False)
+            without = _losses(engine, window)
+            nkat.add(with_theta)
+            baseline.add(without)
+            difference.add(with_theta - without)
+            ratio = _exp(difference.value)
+            yield PerplexityPair(
+                _result(nkat, number, windows),
+                _result(baseline, number, windows),
+                ratio - 1,
+                ratio * difference.error,
+            )
+    finally:
+        engine.set_theta(enabled=counts)
+
+
+def _losses(engine: Engine, window: list[int]) -> torch.Tensor:
+    return -engine.log_likelihoods(window, len(window) // 2 + 1).double()
+
+
+def _result(mean: _Mean, number: int, windows: list[list[int]]) -> Perplexity:
+    perplexity = _exp(mean.value)
+    return Perplexity(perplexity, perplexity * mean.error, number, len(windows), mean.count, len(windows[0]))
+
+
+def _exp(x: float) -> float:
+    return math.inf if x > _LARGEST else math.exp(x)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from server.commands.bench import bench
+from server.commands.compare import compare
 from server.commands.select import select
 from server.options import errors_in_one_line, with_settings
 from server.settings import Settings
@@ -97,6 +99,8 @@ def doctor(
 app.command("serve")(with_settings(serve))
 app.command("demo")(with_settings(demo))
 app.command("perplexity")(perplexity)
+app.command("bench")(bench)
+app.command("compare")(compare)
 app.command("select")(select)
 app.command("doctor")(doctor)
 

@@ -21,6 +21,7 @@ FLOORS: Mapping[str, int] = {
     "engine.config": 0,
     "engine.errors": 0,
     "engine.metrics": 0,
+    "engine.text": 0,
     "engine": 0,
     "engine.architectures.*": 1,
     "engine.theta.*": 1,
@@ -28,6 +29,7 @@ FLOORS: Mapping[str, int] = {
     "engine.batch": 1,
     "engine.kv_cache": 1,
     "engine.memory": 1,
+    "engine.device": 1,
     "engine.tokenizer.*": 1,
     "engine.grammar.*": 1,
     "engine.sequence": 1,
@@ -46,6 +48,10 @@ FLOORS: Mapping[str, int] = {
     "engine.worker": 6,
     "engine.perplexity": 6,
     "engine.benchmark": 6,
+    "engine.bench_report": 6,
+    "engine.bench_table": 6,
+    "engine.cli": 6,
+    "engine.__main__": 6,
     "converter.*": 6,
     "backend_selector.*": 6,
     "converter.tuning.*": 7,
@@ -70,12 +76,14 @@ FACADE = {
     f"engine.{name}"
     for name in (
         "architectures",
+        "cli",
         "config",
         "engine",
         "errors",
         "metrics",
         "perplexity",
         "preparation",
+        "text",
         "types",
         "worker",
     )
@@ -96,6 +104,7 @@ TORCH_FREE = (
     "engine.sequence",
     "engine.block_manager",
     "engine.scheduler",
+    "engine.text",
 )
 HTTP_AND_ASYNC = {
     "asyncio",

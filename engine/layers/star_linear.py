@@ -36,6 +36,11 @@ class Star:
         return max((len(layer.u) for layer in self.layers.values()), default=0)
 
     @property
+    def bytes(self) -> int:
+        """Memory of all factors."""
+        return sum(layer.u.nbytes + layer.v.nbytes for layer in self.layers.values())
+
+    @property
     def half_gamma(self) -> torch.Tensor:
         """0.5 gamma, float32, 0-dimensional."""
         return self._half_gamma

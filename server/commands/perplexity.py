@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from backend_selector.facts import Wishes
 from engine.config import EngineConfig
-from engine.errors import RequestError
 from engine.preparation import prepare_for_engine
+from engine.text import Text
 
 
 def perplexity(
@@ -38,7 +38,7 @@ def perplexity(
         theta_path=wishes.theta_path,
         gamma=wishes.gamma,
     )
-    text = _read(text_file)
+    text = Text.read([text_file])
     prepare_for_engine(model)
     from engine.engine import Engine  # imports torch
     from engine.perplexity import measure_perplexity
@@ -47,7 +47,7 @@ def perplexity(
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task("windows", total=windows)
-        for result in measure_perplexity(engine, text, context=context, windows=windows):
+        for result in measure_perplexity(engine, text.content, context=context, windows=windows):
             progress.update(
                 task,
                 completed=result.windows,
@@ -55,20 +55,10 @@ def perplexity(
                 description=f"perplexity {result.perplexity:.4f}",
             )
     if as_json:
-        json.dump({"model": engine.info.name, "text": text_file.name, **asdict(result)}, sys.stdout)
+        json.dump({"model": engine.info.name, "text": text.name, **asdict(result)}, sys.stdout)
         print()
     else:
         print(
             f"perplexity {result.perplexity:.4f} +/- {result.error:.4f} "
             f"({result.windows} windows of {result.context} tokens, {result.tokens} scored)"
         )
-
-
-def _read(path: Path) -> str:
-    # Bytes, not text mode: line ends are tokens too.
-    try:
-        return path.read_bytes().decode()
-    except OSError as error:
-        raise RequestError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None

@@ -1,0 +1,5 @@
+"""`nkat bench`: how fast a model is, and how well it predicts."""
+
+from engine.cli import bench
+
+__all__ = ["bench"]
