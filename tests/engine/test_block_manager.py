@@ -1,5 +1,6 @@
 from random import Random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -85,6 +86,13 @@ class CacheMachine(RuleBasedStateMachine):
         assert (sequence.block_table, sequence.computed) == ([], 0)
         self.live.remove(sequence)
 
+    @precondition(lambda self: not self.live)
+    @rule()
+    def forget(self) -> None:
+        self.blocks.forget_prefixes()
+        # whoever still finds a prefix will miss its slots
+        self.slots.clear()
+
     @invariant()
     def books_agree(self) -> None:
         self.blocks.check_integrity(self.live)
@@ -118,6 +126,19 @@ def test_a_finished_prefix_is_found_again_and_one_token_is_left() -> None:
     assert blocks.take_prefix(longer) == 12
     assert longer.block_table == table
     blocks.check_integrity([again, longer])
+
+
+def test_forgotten_prefixes_are_not_found() -> None:
+    blocks = BlockManager(8, BLOCK)
+    first = sequence_of(list(range(12)))
+    compute(blocks, first)
+    with pytest.raises(AssertionError, match="still holds"):
+        blocks.forget_prefixes()
+    blocks.free(first)
+    blocks.forget_prefixes()
+    assert blocks.take_prefix(sequence_of(list(range(12)))) == 0
+    blocks.check_integrity([])
+    assert blocks.num_free == 8
 
 
 def test_sharing_while_the_first_is_running() -> None:

@@ -124,6 +124,24 @@ def test_a_preempted_sequence_keeps_its_tokens_and_goes_to_the_head() -> None:
     assert young.generated >= 1
 
 
+def test_a_restart_computes_everything_again_in_the_same_order() -> None:
+    it = scheduler(sequences=2, budget=16)
+    names = ("a", "b", "c")
+    for name in names:
+        it.add(sequence(name, 8))
+    first = step(it)
+    step(it)
+    running = [chunk.sequence for chunk in first]
+    tokens = [list(one.tokens) for one in running]
+    it.restart()
+    it.check_integrity()
+    assert it.blocks.num_free == it.blocks.num_blocks
+    assert [one.id for one in it.waiting] == list(names)
+    assert [one.tokens for one in running] == tokens
+    assert shape(step(it)) == [("a", 0, 10), ("b", 0, 6)]
+    assert it.counters.preemptions == 0
+
+
 def test_two_that_fill_the_cache_do_not_chase_each_other_out() -> None:
     it = scheduler(blocks=16, budget=8)
     for name in "ab":
@@ -186,9 +204,9 @@ jobs = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(jobs, st.integers(11, 30), st.integers(1, 5), st.integers(5, 40))
+@given(jobs, st.integers(11, 30), st.integers(1, 5), st.integers(5, 40), st.sets(st.integers(0, 30)))
 def test_whatever_comes_is_served_and_leaves_nothing_behind(
-    work: list[Job], blocks: int, sequences: int, budget: int
+    work: list[Job], blocks: int, sequences: int, budget: int, restarts: set[int]
 ) -> None:
     it = scheduler(blocks, sequences=sequences, budget=budget)
     present: list[tuple[Job, Sequence]] = []
@@ -203,6 +221,8 @@ def test_whatever_comes_is_served_and_leaves_nothing_behind(
         for job, one in present:
             if job.leaves == clock and one.state is not SequenceState.FINISHED:
                 it.finish(one)
+        if clock in restarts:
+            it.restart()
         waiting = it.has_work
         assert bool(step(it)) == waiting, "work, but no progress"
         assert len(it.running) <= sequences
