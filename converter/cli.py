@@ -79,6 +79,7 @@ def convert(
             rank=theta_rank,
             gamma=theta_gamma,
             optimize_rank=optimize_rank,
+            choosing_windows=eval_windows if optimize_rank else 0,
             selective_layers=tuple(selective_layers or ()),
             target_size=target_size,
             calibration=tuple(calibration or ()),

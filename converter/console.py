@@ -48,7 +48,7 @@ def print_conversion(job: ConversionJob, conversion: Conversion) -> None:
     if conversion.trials:
         console.print(_trials(conversion))
     if conversion.reports:
-        console.print(_qualities(conversion.reports))
+        console.print(quality_table(conversion.reports))
     theta = conversion.theta
     kind = f"{theta.method}, rank {theta.rank}, gamma {theta.gamma:g}, {len(theta.factors)} tensors"
     print(f"wrote {'theta' if job.theta_only else 'the model with theta'} ({kind}): {job.output}")
@@ -86,7 +86,8 @@ def as_dict(job: ConversionJob, conversion: Conversion) -> dict[str, Any]:
     }
 
 
-def _qualities(reports: tuple[Quality, ...]) -> Table:
+def quality_table(reports: tuple[Quality, ...]) -> Table:
+    """What theta does on each text, the baseline beside it."""
     table = Table(
         "text", "windows", "perplexity without", "with theta", "change", "KL to baseline", "verdict"
     )

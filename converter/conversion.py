@@ -57,8 +57,8 @@ class Conversion:
     trials: tuple[RankTrial, ...]
 
 
-def convert(job: ConversionJob, progress: Progress) -> Conversion:
-    """Make theta, measure it, write it.
+def convert(job: ConversionJob, progress: Progress, *, report: bool = True) -> Conversion:
+    """Make theta, measure it unless `report` is off, write it.
 
     Nothing is written before everything is known, but for the job's checkpoint, which goes at the end.
     Raises `NkatError` for what is wrong with the job, its files or its texts. An interrupt leaves the
@@ -76,7 +76,7 @@ def convert(job: ConversionJob, progress: Progress) -> Conversion:
         selected = select_tensors(job.selective_layers, _linears(base), base.config.layers)
         if job.export_lora is not None and _EMBEDDING in selected:
             raise ConfigError(f"theta of {_EMBEDDING} cannot become a LoRA adapter; leave one of them out")
-        return _Run(job, base, reference, selected, progress).result()
+        return _Run(job, base, reference, selected, progress).result(report=report)
 
 
 class _Run:
@@ -96,13 +96,13 @@ class _Run:
         self._selected = selected
         self._progress = progress
         self._material = Material.gather(job, Tokenizer.from_metadata(base.file.metadata))
-        if job.optimize_rank and not len(self._material.choosing.windows):
-            raise ConfigError("the calibration text is too short to hold windows back for --optimize-rank")
+        if job.choosing_windows and not len(self._material.choosing.windows):
+            raise ConfigError("the calibration text is too short to hold windows back for choosing")
         self._device = torch_device(job.device)
         torch.set_num_threads(job.threads or len(os.sched_getaffinity(0)))
         self._sha256 = base_sha256(base.file)
 
-    def result(self) -> Conversion:
+    def result(self, *, report: bool) -> Conversion:
         job = self._job
         rank = max(RANKS) if job.optimize_rank else job.rank
         model = TrainableModel(
@@ -119,8 +119,8 @@ class _Run:
         if trials:
             rank = max(trials, key=lambda trial: trial.tpe).rank
             factors = {name: one.truncated(rank) for name, one in factors.items()}
-        model.load(factors)
-        reports = tuple(self._report(model, sample) for sample in self._material.reports)
+        model.star.load(factors)
+        reports = tuple(self._report(model, sample) for sample in self._material.reports if report)
         theta = self._theta(factors, rank, reports)
         self._write(theta)
         job.checkpoint.unlink(missing_ok=True)
@@ -166,9 +166,9 @@ class _Run:
         trials = []
         for number, rank in enumerate(RANKS):
             truncated = {name: one.truncated(rank) for name, one in factors.items()}
-            model.load(truncated)
+            model.star.load(truncated)
             choosing = self._material.choosing
-            perplexity = evaluate(model, choosing.name, choosing.windows.to(self._device)).after.value
+            perplexity = evaluate(model.model, choosing.name, choosing.windows.to(self._device)).after.value
             overhead = measure_overhead(self._job, self._theta(truncated, rank, ()), self._base.architecture)
             trials.append(RankTrial(rank, perplexity, overhead, tpe(perplexity, overhead)))
             self._progress("ranks", number + 1, len(RANKS), f"rank {rank}: perplexity {perplexity:.3f}")
@@ -180,7 +180,7 @@ class _Run:
         def done(count: int) -> None:
             self._progress(stage, count, len(sample.windows), "")
 
-        return evaluate(model, sample.name, sample.windows.to(self._device), done)
+        return evaluate(model.model, sample.name, sample.windows.to(self._device), done)
 
     def _theta(self, factors: dict[str, ThetaFactors], rank: int, reports: tuple[Quality, ...]) -> Theta:
         notes = {f"{CALIBRATION_PREFIX}{key}": value for key, value in self._calibration().items()}

@@ -69,5 +69,4 @@ def _correct(
             continue
         error = torch.from_numpy(reference.dequantize(name) - base.dequantize(name)).to(moment.device)
         u, v = best_correction(error, moment, model.rank, seed)
-        factors = to_int8((u / half_gamma).cpu().numpy(), v.cpu().numpy(), metric=moment.cpu().numpy())
-        model.load({name: factors})
+        layer.load(to_int8((u / half_gamma).cpu().numpy(), v.cpu().numpy(), metric=moment.cpu().numpy()))

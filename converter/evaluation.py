@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from converter.trainable import TrainableModel
+from engine.batch import Batch
+from engine.models import Model
 
 _SURE = 2.0
 """Standard errors that a difference must exceed to count as one."""
@@ -90,22 +91,24 @@ class Quality:
 
 @torch.inference_mode()
 def evaluate(
-    model: TrainableModel,
+    model: Model,
     text: str,
     windows: torch.Tensor,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Quality:
-    """Run every window, int64 [windows, T], through the model with theta off and on.
+    """Run every window, int64 [windows, T], through a model that has theta, with it off and on.
 
     `text` names it. `progress` is told how many windows are done. Theta is on afterwards.
     """
+    star = model.star
+    assert star is not None, "there is theta to evaluate"
     before, after, divergences = [], [], []
     first = windows.shape[1] // 2
     for number, ids in enumerate(windows):
         odds = []
         for on in (False, True):
-            model.star.enable(on)
-            odds.append(F.log_softmax(model.logits(ids)[first:-1], -1))
+            star.enable(on)
+            odds.append(F.log_softmax(model(Batch.of_one(ids), None)[first:-1], -1))
         baseline, nkat = odds
         targets = ids[first + 1 :]
         before.append(F.nll_loss(baseline, targets, reduction="none"))

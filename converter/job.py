@@ -40,6 +40,8 @@ class ConversionJob:
     """Texts that theta is made with; empty: English prose that ships with Python."""
     reference: Path | None = None
     """A better GGUF file of the same model."""
+    choosing_windows: int = 0
+    """Windows of the calibration text to hold back for a choice among several results."""
     eval_text: Path | None = None
     """Text to report on; None: the end of the calibration text, which is then not used to make theta."""
     eval_windows: int = 20
@@ -76,8 +78,8 @@ class ConversionJob:
             raise ConfigError("the method residual needs --reference, a better GGUF file of the same model")
         if self.method is Method.SVD and self.reference is not None:
             raise ConfigError("the method svd has no use for --reference; use residual or train")
-        if self.optimize_rank and not self.evaluate:
-            raise ConfigError("--optimize-rank compares perplexities, which --no-eval forbids")
+        if self.optimize_rank and not self.choosing_windows:
+            raise ConfigError("the best rank cannot be told without windows for choosing")
         if self.export_lora is not None and self.export_lora == self.output:
             raise ConfigError("--output and --export-lora name the same file")
 

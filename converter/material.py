@@ -44,7 +44,7 @@ class Material:
                 reports.append(Sample(own.name, cut(own, tokenizer, job.window, most=job.eval_windows)))
             other = Text.built_in() if job.calibration else Text.code()
             reports.append(Sample(other.name, cut(other, tokenizer, job.window, most=job.eval_windows)))
-        left, choosing = hold_out(left, job.eval_windows if job.optimize_rank else 0)
+        left, choosing = hold_out(left, job.choosing_windows)
         if job.method is Method.RESIDUAL:
             left = left[: job.windows]
         return cls(

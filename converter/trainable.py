@@ -11,7 +11,6 @@ from engine.batch import Batch
 from engine.layers import Star, StarLinear
 from engine.memory import available_bytes
 from engine.models import Loader, Model, load_model
-from engine.theta import ThetaFactors
 
 _ACTIVATION_SHARE = 4
 """Activations that are kept for the way back may take this fraction of the free memory."""
@@ -69,14 +68,6 @@ class TrainableModel:
             else:
                 x = self.block(number, x)
         return self.model.logits(x)
-
-    def load(self, factors: Mapping[str, ThetaFactors]) -> None:
-        """Put rounded factors of any rank in the place of the float ones."""
-        for name, one in factors.items():
-            layer = self.layers[name]
-            device = layer.u.device
-            layer.u = torch.from_numpy((one.u * one.scale).T.copy()).to(device)
-            layer.v = torch.from_numpy(one.v.T.astype("float32")).to(device)
 
 
 class _TrainableLoader(Loader):

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -27,7 +28,7 @@ from engine.prompt import PromptEncoder
 from engine.sampling import Sampler
 from engine.scheduler import Chunk, Plan, Scheduler
 from engine.sequence import Sequence
-from engine.theta import open_theta
+from engine.theta import ThetaFactors, open_theta
 from engine.theta.names import corrected_tensor
 from engine.tokenizer import Tokenizer
 from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt, Usage
@@ -104,6 +105,11 @@ class Engine:
         return self._prompts.render(chat)
 
     @property
+    def model(self) -> Model:
+        """The loaded model, for those who measure it themselves. For the engine's own thread."""
+        return self._model
+
+    @property
     def kernels(self) -> Kernels:
         """What the model computes with, and where."""
         return self._model.kernels
@@ -134,6 +140,14 @@ class Engine:
         if gamma is not None:
             star.set_gamma(gamma)
         self._scheduler.restart()
+
+    def replace_theta(self, factors: Mapping[str, ThetaFactors], gamma: float) -> None:
+        """Go on with other factors for the tensors that have theta, of any rank, without loading anew.
+
+        Tensors that get none go on without. Forgets what `set_theta` forgets, and raises what it raises.
+        """
+        self.check_theta(gamma).load(factors)
+        self.set_theta(gamma=gamma)
 
     def add(self, request: GenerationRequest) -> None:
         """Take in a prepared request. Its events come out of `step`."""

@@ -3,6 +3,7 @@
 A subcommand is a function here and a module in `server.commands` that does the work.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 
 from server.commands.bench import bench
 from server.commands.compare import compare
+from server.commands.convert import convert, several_values
+from server.commands.optimize import optimize
 from server.commands.select import select
 from server.options import errors_in_one_line, with_settings
 from server.settings import Settings
@@ -99,12 +102,14 @@ def doctor(
 app.command("serve")(with_settings(serve))
 app.command("demo")(with_settings(demo))
 app.command("perplexity")(perplexity)
+app.command("convert")(convert)
 app.command("bench")(bench)
 app.command("compare")(compare)
+app.command("optimize")(optimize)
 app.command("select")(select)
 app.command("doctor")(doctor)
 
 
 def main() -> None:
     """Entry of the console command: exit code 2 for what the user can mend, 130 after Ctrl-C."""
-    app(prog_name="nkat")
+    app(prog_name="nkat", args=several_values(sys.argv[1:]))

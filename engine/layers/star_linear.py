@@ -1,9 +1,12 @@
 """A linear layer with theta: the star product A * x = A x + 0.5 gamma (theta * x)."""
 
+from collections.abc import Mapping
+
 import torch
 
 from engine.kernels import Kernels, Weight
 from engine.layers.linear import PackedLinear
+from engine.theta import ThetaFactors
 
 
 class Star:
@@ -50,6 +53,12 @@ class Star:
         self._gamma = gamma
         self._half_gamma.fill_(0.5 * gamma)
 
+    def load(self, factors: Mapping[str, ThetaFactors]) -> None:
+        """Take other factors from now on, of any rank; layers that get none compute the baseline."""
+        for name, layer in self.layers.items():
+            layer.load(factors.get(name))
+        self.enable(self._enabled)
+
     def enable(self, on: bool) -> None:
         """Let theta count, or compute the baseline as if there were none."""
         self._enabled = on
@@ -79,9 +88,16 @@ class StarLinear(PackedLinear):
         """[T, n] to [T, m]."""
         return self._compute(x)
 
+    def load(self, factors: ThetaFactors | None) -> None:
+        """Take other factors, of any rank; None is the baseline, theta of rank 0."""
+        if factors is None:
+            self.u, self.v = self.u[:0], self.v[:0]
+        else:
+            self.u, self.v = (torch.from_numpy(rows).to(self.u.device) for rows in factors.rows())
+
     def enable(self, on: bool) -> None:
-        """With theta, or without."""
-        self._compute = self._starred if on else super().__call__
+        """With theta if there is any, or without."""
+        self._compute = self._starred if on and len(self.u) else super().__call__
 
     def _starred(self, x: torch.Tensor) -> torch.Tensor:
         return self._kernels.star_linear(x, self.weight, self.bias, self.u, self.v, self._star.half_gamma)

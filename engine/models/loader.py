@@ -2,7 +2,6 @@
 
 import logging
 
-import numpy as np
 import torch
 
 from engine.gguf import NATIVE_TYPES, GGUFFile
@@ -66,8 +65,8 @@ class Loader:
         factors = self._theta.get(tensor)
         if factors is None:
             return None
-        u = (factors.u * factors.scale).T.copy()
-        return torch.from_numpy(u), torch.from_numpy(factors.v.T.astype(np.float32))
+        u, v = factors.rows()
+        return torch.from_numpy(u), torch.from_numpy(v)
 
     def _matrix(self, name: str) -> Weight:
         if name not in self._matrices:

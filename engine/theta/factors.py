@@ -30,6 +30,11 @@ class ThetaFactors:
         product: npt.NDArray[np.float32] = (self.u * self.scale) @ self.v.T.astype(np.float32)
         return product
 
+    def rows(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """diag(s) U^T (r, m) and V^T (r, n) in float32: B x = (x V diag(s) U^T)^T, one row a component."""
+        u: npt.NDArray[np.float32] = np.ascontiguousarray((self.u * self.scale).T)
+        return u, np.ascontiguousarray(self.v.T, np.float32)
+
     def truncated(self, rank: int) -> Self:
         """The first `rank` columns."""
         return type(self)(

@@ -1,0 +1,5 @@
+"""`nkat optimize`: search for the best theta."""
+
+from converter.tuning.cli import optimize
+
+__all__ = ["optimize"]
