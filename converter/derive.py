@@ -15,7 +15,7 @@ Sink = Callable[[int], None]
 """Told how many blocks are done."""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def derive_residual(
     model: TrainableModel,
     base: GGUFFile,
