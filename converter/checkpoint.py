@@ -1,10 +1,10 @@
 """What an interrupted conversion goes on from."""
 
-import pickle
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
+from zipfile import ZipFile
 
 import torch
 
@@ -31,10 +31,11 @@ class Checkpoint:
     def load(cls, path: Path, job: dict[str, Any]) -> Self:
         """Read the checkpoint of `job`. Raises `ConfigError` for a damaged one, and for another job's."""
         try:
+            _check_archive(path)
             # `weights_only`: a checkpoint may hold tensors and plain values, never code to run.
-            values = torch.load(path, map_location="cpu", weights_only=True)
-            checkpoint = cls(**values)
-        except (OSError, RuntimeError, EOFError, TypeError, ValueError, pickle.UnpicklingError):
+            checkpoint = cls(**torch.load(path, map_location="cpu", weights_only=True))
+            checkpoint._check()
+        except Exception:  # whatever the unpickler makes of a file that was not written here
             raise ConfigError(
                 f"{path}: is no checkpoint, or a damaged one; delete it and start without --resume"
             ) from None
@@ -45,6 +46,18 @@ class Checkpoint:
                 "repeat that one's flags, or delete it and start without --resume"
             )
         return checkpoint
+
+    def _check(self) -> None:
+        """Raise `ValueError` unless the fields are of their kinds."""
+        pairs = self.factors.values() if isinstance(self.factors, dict) else [None]
+        if not (
+            isinstance(self.job, dict)
+            and isinstance(self.blocks, int)
+            and isinstance(self.steps, int)
+            and isinstance(self.adam, dict)
+            and all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs)
+        ):
+            raise ValueError("fields of another kind")
 
     def save(self, path: Path) -> None:
         """Write it as a whole or not at all. Raises `ConfigError`."""
@@ -65,3 +78,10 @@ class Checkpoint:
         for name, (u, v) in self.factors.items():
             layer = model.layers[name]
             layer.u, layer.v = u.to(layer.u.device), v.to(layer.v.device)
+
+
+def _check_archive(path: Path) -> None:
+    """Raise an error for what is no zip archive, or one with a wrong checksum, which torch lets pass."""
+    with ZipFile(path) as archive:
+        if archive.testzip() is not None:
+            raise ValueError("a wrong checksum")

@@ -8,6 +8,9 @@ from engine.errors import ConfigError
 from engine.theta.names import DEFAULT_GAMMA, DEFAULT_RANK
 from engine.theta.theta import check_gamma, check_rank
 
+_SEEDS = 1 << 31
+"""numpy takes 32 bits, and each round over a text and each search that goes on counts the seed up."""
+
 
 class Method(StrEnum):
     """How theta is made."""
@@ -74,13 +77,15 @@ class ConversionJob:
             raise ConfigError(f"a window must have at least 16 tokens, not {self.window}")
         if not 0 < self.learning_rate <= 1:
             raise ConfigError(f"the learning rate must lie between 0 and 1, not {self.learning_rate:g}")
+        if not 0 <= self.seed < _SEEDS:
+            raise ConfigError(f"the seed must lie between 0 and {_SEEDS - 1}, not {self.seed}")
         if self.method is Method.RESIDUAL and self.reference is None:
             raise ConfigError("the method residual needs --reference, a better GGUF file of the same model")
         if self.method is Method.SVD and self.reference is not None:
             raise ConfigError("the method svd has no use for --reference; use residual or train")
         if self.optimize_rank and not self.choosing_windows:
             raise ConfigError("the best rank cannot be told without windows for choosing")
-        if self.export_lora is not None and self.export_lora == self.output:
+        if self.export_lora is not None and self.export_lora.resolve() == self.output.resolve():
             raise ConfigError("--output and --export-lora name the same file")
 
     @property

@@ -34,5 +34,5 @@ def hold_out(windows: torch.Tensor, wanted: int) -> tuple[torch.Tensor, torch.Te
 
 
 def digest(windows: torch.Tensor) -> str:
-    """Hexadecimal SHA-256 of token ids, to tell one text from another."""
-    return hashlib.sha256(windows.numpy().tobytes()).hexdigest()
+    """Hexadecimal SHA-256 of windows, [windows, T], to tell one text from another, and cuts of one text."""
+    return hashlib.sha256(f"{tuple(windows.shape)}".encode() + windows.numpy().tobytes()).hexdigest()
