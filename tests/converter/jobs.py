@@ -35,6 +35,7 @@ class Bench:
             "window": 32,
             "windows": 2,
             "eval_windows": 2,
+            "evaluate": False,  # reading the texts for it takes longer than all the rest
             "device": "cpu",
             "threads": 1,
         }

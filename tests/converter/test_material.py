@@ -25,7 +25,9 @@ def words(bench: Bench) -> Tokenizer:
 def test_no_window_is_in_two_of_them(bench: Bench, words: Tokenizer, tmp_path: Path) -> None:
     text = tmp_path / "numbers.txt"
     text.write_text(" ".join(map(str, range(2000))))  # no two windows of it are alike
-    job = bench.job(tmp_path / "out.nkat", calibration=(text,), optimize_rank=True, choosing_windows=3)
+    job = bench.job(
+        tmp_path / "out.nkat", calibration=(text,), evaluate=True, optimize_rank=True, choosing_windows=3
+    )
     material = Material.gather(job, words)
     held_out, other = material.reports
     parts = [material.calibration.windows, material.choosing.windows, held_out.windows]
@@ -43,7 +45,7 @@ def test_no_window_is_in_two_of_them(bench: Bench, words: Tokenizer, tmp_path: P
 def test_a_text_to_report_on_leaves_the_other_whole(bench: Bench, words: Tokenizer, tmp_path: Path) -> None:
     own = tmp_path / "own.txt"
     own.write_text("hello world " * 100)
-    job = bench.job(tmp_path / "out.nkat", eval_text=own)
+    job = bench.job(tmp_path / "out.nkat", eval_text=own, evaluate=True)
     material = Material.gather(job, words)
     assert [sample.name for sample in material.reports] == ["own.txt", BUILT_IN]
     whole = Material.gather(replace(job, evaluate=False), words)
@@ -55,7 +57,7 @@ def test_a_text_to_report_on_leaves_the_other_whole(bench: Bench, words: Tokeniz
 def test_without_a_text_prose_makes_theta_and_code_is_the_other_kind(
     bench: Bench, words: Tokenizer, tmp_path: Path
 ) -> None:
-    material = Material.gather(bench.job(tmp_path / "out.nkat", calibration=()), words)
+    material = Material.gather(bench.job(tmp_path / "out.nkat", calibration=(), evaluate=True), words)
     assert material.calibration.name == BUILT_IN
     assert material.reports[1].name.startswith("source code of argparse")
 
@@ -73,4 +75,4 @@ def test_texts_that_cannot_be_read(bench: Bench, words: Tokenizer, tmp_path: Pat
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"abc\xff")
     with pytest.raises(RequestError, match="not UTF-8 text"):
-        Material.gather(replace(job, eval_text=bad), words)
+        Material.gather(replace(job, eval_text=bad, evaluate=True), words)
