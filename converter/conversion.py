@@ -72,7 +72,7 @@ def convert(job: ConversionJob, progress: Progress, *, report: bool = True) -> C
             reference = open_model(job.reference)
             files.enter_context(reference.file)
             _check_reference(base, reference)
-        _check_outputs(job, base)
+        _check_outputs(job, base, reference)
         selected = select_tensors(job.selective_layers, _linears(base), base.config.layers)
         if job.export_lora is not None and _EMBEDDING in selected:
             raise ConfigError(f"theta of {_EMBEDDING} cannot become a LoRA adapter; leave one of them out")
@@ -230,14 +230,21 @@ def _linears(model: ModelFile) -> list[str]:
     return matrices
 
 
-def _check_outputs(job: ConversionJob, base: ModelFile) -> None:
-    """Find out before the work what could not be written after it. Raises `ConfigError`."""
+def _check_outputs(job: ConversionJob, base: ModelFile, reference: ModelFile | None) -> None:
+    """Find out before the work what could not or must not be written after it. Raises `ConfigError`."""
+    inputs = [*job.calibration, *([] if job.eval_text is None else [job.eval_text])]
+    inputs += [] if reference is None else reference.file.paths
     for path in (job.output, *([] if job.export_lora is None else [job.export_lora])):
-        check_output(path, base.file)
         if not path.parent.is_dir():
             raise ConfigError(f"{path}: there is no folder {path.parent}; make it, or choose another output")
         if not os.access(path.parent, os.W_OK):
             raise ConfigError(f"{path}: nothing may be written into {path.parent}; choose another output")
+        # the checkpoint's temporary file has the longest name of all that is put there
+        if len(os.fsencode(f".{path.name}.checkpoint.partial")) > os.pathconf(path.parent, "PC_NAME_MAX"):
+            raise ConfigError(f"{path}: file name too long; choose another output")
+        check_output(path, base.file)
+        if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
+            raise ConfigError(f"{path}: is an input of the conversion; choose another output")
     _check_checkpoint(job.checkpoint, resume=job.resume)
 
 

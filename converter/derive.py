@@ -9,6 +9,7 @@ from converter.int8 import to_int8
 from converter.moments import InputMoments
 from converter.residual import best_correction
 from converter.trainable import TrainableModel
+from engine.errors import ModelFileError
 from engine.gguf import GGUFFile
 
 Sink = Callable[[int], None]
@@ -31,7 +32,8 @@ def derive_residual(
     `windows`, int64 [windows, T], are run through the model block by block, so that one block's moments
     are in memory at a time, and each block sees its inputs as the corrected blocks in front of it make
     them. The factors are those that INT8 leaves. Blocks before `done` have theirs already, from an
-    earlier call. Stops between blocks on an exception of `progress`.
+    earlier call. Stops between blocks on an exception of `progress`. Raises `ModelFileError` for weights
+    that are not finite.
     """
     states = [model.model.embed(window) for window in windows]
     for number in range(model.model.cache_shape.layers):
@@ -61,12 +63,16 @@ def _observed(model: TrainableModel) -> Iterator[InputMoments]:
 def _correct(
     model: TrainableModel, base: GGUFFile, reference: GGUFFile, moments: InputMoments, seed: int
 ) -> None:
-    """Set the factors of the layers whose inputs were observed."""
+    """Set the factors of the layers whose inputs were observed. Raises `ModelFileError`."""
     half_gamma = float(model.star.half_gamma)
     for name, layer in model.layers.items():
         moment = moments.of(layer.weight)
         if moment is None:
             continue
         error = torch.from_numpy(reference.dequantize(name) - base.dequantize(name)).to(moment.device)
+        if not (error.isfinite().all() and moment.isfinite().all()):
+            raise ModelFileError(
+                f"{name} or its inputs are not finite: the model or the reference is damaged"
+            )
         u, v = best_correction(error, moment, model.rank, seed)
         layer.load(to_int8((u / half_gamma).cpu().numpy(), v.cpu().numpy(), metric=moment.cpu().numpy()))

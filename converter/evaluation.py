@@ -10,10 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from engine.batch import Batch
+from engine.errors import ConfigError, ModelFileError
 from engine.models import Model
 
 _SURE = 2.0
 """Standard errors that a difference must exceed to count as one."""
+
+_LARGEST = 700.0
+"""Beyond this mean loss the perplexity leaves the floats: no undamaged model comes near."""
 
 
 class Verdict(StrEnum):
@@ -98,17 +102,19 @@ def evaluate(
 ) -> Quality:
     """Run every window, int64 [windows, T], through a model that has theta, with it off and on.
 
-    `text` names it. `progress` is told how many windows are done. Theta is on afterwards.
+    `text` names it. `progress` is told how many windows are done. Theta is on afterwards. Raises
+    `ModelFileError` and `ConfigError` for predictions that are not finite without theta and with it.
     """
     star = model.star
     assert star is not None, "there is theta to evaluate"
     before, after, divergences = [], [], []
     first = windows.shape[1] // 2
     for number, ids in enumerate(windows):
+        batch = Batch.of_one(ids, range(first, len(ids) - 1))
         odds = []
         for on in (False, True):
             star.enable(on)
-            odds.append(F.log_softmax(model(Batch.of_one(ids), None)[first:-1], -1))
+            odds.append(F.log_softmax(model(batch, None), -1))
         baseline, nkat = odds
         targets = ids[first + 1 :]
         before.append(F.nll_loss(baseline, targets, reduction="none"))
@@ -116,6 +122,13 @@ def evaluate(
         divergences.append(F.kl_div(nkat, baseline, log_target=True, reduction="none").sum(-1))
         progress(number + 1)
     losses, others = torch.cat(before), torch.cat(after)
+    if not float(losses.double().mean()) <= _LARGEST:
+        raise ModelFileError(f"the model's predictions on {text} are not finite: its file is damaged")
+    if not float(others.double().mean()) <= _LARGEST:
+        raise ConfigError(
+            f"with theta the model's predictions on {text} are not finite; if it was trained, lower the "
+            "learning rate"
+        )
     return Quality(
         text=text,
         windows=len(windows),

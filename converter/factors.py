@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from converter.checkpoint import Checkpoint
@@ -14,6 +15,7 @@ from converter.job import ConversionJob, Method
 from converter.svd import svd_theta
 from converter.trainable import TrainableModel
 from converter.training import DistillationLoss, Loss, Schedule, Trainer, language_loss
+from engine.errors import ModelFileError
 from engine.gguf import GGUFFile
 from engine.models import Model
 from engine.theta import ThetaFactors
@@ -53,7 +55,11 @@ class FactorMaker:
         self._saved = time.monotonic()
 
     def make(self) -> dict[str, ThetaFactors]:
-        """INT8 factors by tensor. Raises `ConfigError`, also for a checkpoint that is not this job's."""
+        """INT8 factors by tensor.
+
+        Raises `ConfigError`, also for a checkpoint that is not this job's, and `ModelFileError` for weights
+        that are not finite.
+        """
         if self._job.method is Method.SVD:
             return self._by_letter()
         checkpoint = self._begin(self._job.checkpoint)
@@ -76,7 +82,10 @@ class FactorMaker:
     def _by_letter(self) -> dict[str, ThetaFactors]:
         factors: dict[str, ThetaFactors] = {}
         for number, name in enumerate(self._model.layers):
-            u, v = svd_theta(self._base.dequantize(name), self._model.rank, self._job.target_size)
+            weight = self._base.dequantize(name)
+            if not np.isfinite(weight).all():
+                raise ModelFileError(f"{self._base.path}: {name} is not finite: the file is damaged")
+            u, v = svd_theta(weight, self._model.rank, self._job.target_size)
             factors[name] = to_int8(u, v)
             self._progress("svd", number + 1, len(self._model.layers), "")
         return factors

@@ -13,9 +13,10 @@ from converter.windows import cut
 from engine.batch import Batch
 from engine.config import EngineConfig
 from engine.engine import Engine
+from engine.errors import ConfigError
 from engine.perplexity import compare_perplexity
 from engine.text import Text
-from tests.converter.jobs import SIZES, TEXT
+from tests.converter.jobs import SIZES, TEXT, Bench, disturb, random_windows, trainable
 from tests.support.gguf_files import write_llama
 from tests.support.stars import write_star_model
 
@@ -93,3 +94,10 @@ def test_notes_hold_both_perplexities_with_their_errors() -> None:
     assert (notes["ppl_after"], notes["ppl_after_error"]) == (18, 1)
     assert (notes["kl"], notes["kl_error"], notes["verdict"]) == (0.2, 0.01, "better")
     assert QUALITY.relative == pytest.approx(-0.1)
+
+
+def test_predictions_that_are_no_numbers_are_no_result(bench: Bench) -> None:
+    model = trainable(bench.base)
+    disturb(model, 1e30)
+    with pytest.raises(ConfigError, match="with theta the model's predictions on text are not finite"):
+        evaluate(model.model, "text", random_windows(1, 16))
