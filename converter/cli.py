@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.errors import NkatError
+from engine.errors import ConfigError, NkatError
 from engine.theta.names import DEFAULT_GAMMA, DEFAULT_RANK
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def convert(
         from converter.job import ConversionJob, Method
 
         if method not in set(Method):
-            raise typer.BadParameter(f"{method!r} is none of {', '.join(Method)}", param_hint="--method")
+            raise ConfigError(f"--method {method!r:.40} is none of {', '.join(Method)}")
         job = ConversionJob(
             input=model,
             output=_default_output(model, None if optimize_rank else theta_rank, theta_only=theta_only)

@@ -1,6 +1,13 @@
 import pytest
+import torch
 
 from tests.converter.jobs import Bench, write_bench
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tiny models gain nothing from more, and lose much to waiting beside other programs."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
