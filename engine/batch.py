@@ -34,7 +34,8 @@ class Batch:
     logit_rows: torch.Tensor
 
     @classmethod
-    def of_one(cls, ids: torch.Tensor) -> Self:
-        """A whole text, int64 [T], that is its own context; logits are wanted of every row."""
+    def of_one(cls, ids: torch.Tensor, wanted: range | None = None) -> Self:
+        """A whole text, int64 [T], that is its own context; logits are wanted of these rows, or of all."""
         rows = torch.arange(len(ids), device=ids.device)
-        return cls(ids, rows, rows, (Span(0, len(ids), rows),), rows)
+        logit_rows = rows if wanted is None else rows[wanted.start : wanted.stop]
+        return cls(ids, rows, rows, (Span(0, len(ids), rows),), logit_rows)

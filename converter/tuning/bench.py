@@ -44,7 +44,9 @@ class TuningBench:
 
     def factors(self, setting: Setting) -> Mapping[str, ThetaFactors]:
         """Theta of a setting, by tensor."""
-        tensors = setting.layers.take(list(self._theta.factors))
+        # The order of the model's layers: a file may list blk.10 in front of blk.2.
+        known = [name for name in self._engine.check_theta().layers if name in self._theta.factors]
+        tensors = setting.layers.take(known)
         return {name: self._theta.factors[name].truncated(setting.rank) for name in tensors}
 
     def remember(self, setting: Setting, ratios: list[float]) -> None:
@@ -75,7 +77,7 @@ class TuningBench:
         try:
             for number, ids in enumerate(self._windows):
                 first = len(ids) // 2
-                logits = self._engine.model(Batch.of_one(ids), None)[first:-1]
+                logits = self._engine.model(Batch.of_one(ids, range(first, len(ids) - 1)), None)
                 total += float(F.cross_entropy(logits, ids[first + 1 :]))
                 yield total / (number + 1)
         finally:
