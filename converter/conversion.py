@@ -22,6 +22,7 @@ from converter.writer import check_output, write_nkat, write_sidecar
 from engine.architectures import ModelFile, open_model
 from engine.device import torch_device
 from engine.errors import ConfigError, ModelFileError
+from engine.gguf import GGUFFile
 from engine.memory import available_bytes
 from engine.models import Loader, load_model
 from engine.theta import RANKS, Theta, ThetaFactors, base_sha256
@@ -185,30 +186,11 @@ class _Run:
         return evaluate(model.model, sample.name, sample.windows.to(self._device), done)
 
     def _theta(self, factors: dict[str, ThetaFactors], rank: int, reports: tuple[Quality, ...]) -> Theta:
-        notes = {f"{CALIBRATION_PREFIX}{key}": value for key, value in self._calibration().items()}
+        reference = None if self._reference is None else self._reference.file
+        notes = calibration_notes(self._job, self._material.calibration, reference)
         for prefix, report in zip((REPORT_PREFIX, f"{REPORT_PREFIX}second."), reports, strict=False):
             notes |= {f"{prefix}{key}": value for key, value in report.notes().items()}
         return Theta(factors, rank, self._job.gamma, self._job.method.value, self._sha256, notes)
-
-    def _calibration(self) -> dict[str, Any]:
-        job, calibration = self._job, self._material.calibration
-        if job.method is Method.SVD:
-            return {"target_size": job.target_size}
-        notes: dict[str, Any] = {
-            "text": calibration.name,
-            "sha256": digest(calibration.windows),
-            "windows": len(calibration.windows),
-            "window_tokens": job.window,
-            "seed": job.seed,
-        }
-        if job.method is Method.TRAIN:
-            notes |= {"steps": job.steps, "learning_rate": job.learning_rate}
-        if self._reference is not None:
-            notes |= {
-                "reference": self._reference.file.path.name,
-                "reference_sha256": base_sha256(self._reference.file),
-            }
-        return notes
 
     def _write(self, theta: Theta) -> None:
         job = self._job
@@ -220,6 +202,24 @@ class _Run:
         if job.export_lora is not None:
             write_lora(theta, job.gamma, self._base.file, job.export_lora)
         self._progress("write", 1, 1, job.output.name)
+
+
+def calibration_notes(job: ConversionJob, calibration: Sample, reference: GGUFFile | None) -> dict[str, Any]:
+    """How a job makes theta, by the keys that theta's file has for it."""
+    if job.method is Method.SVD:
+        return {f"{CALIBRATION_PREFIX}target_size": job.target_size}
+    notes: dict[str, Any] = {
+        "text": calibration.name,
+        "sha256": digest(calibration.windows),
+        "windows": len(calibration.windows),
+        "window_tokens": job.window,
+        "seed": job.seed,
+    }
+    if job.method is Method.TRAIN:
+        notes |= {"steps": job.steps, "learning_rate": job.learning_rate}
+    if reference is not None:
+        notes |= {"reference": reference.path.name, "reference_sha256": base_sha256(reference)}
+    return {f"{CALIBRATION_PREFIX}{key}": value for key, value in notes.items()}
 
 
 def _linears(model: ModelFile) -> list[str]:

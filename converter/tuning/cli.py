@@ -89,9 +89,10 @@ def _run(plan: "TuningPlan") -> None:
         from converter.tuning.console import print_tuning, warnings
         from converter.tuning.tuner import tune
     except ModuleNotFoundError as error:
-        if error.name not in ("optuna", "matplotlib"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("optuna", "matplotlib"):
             raise
-        raise ConfigError(f"{error.name} is not installed: pip install 'nkat[tuning]'") from None
+        raise ConfigError(f"{package} is not installed: pip install 'nkat[tuning]'") from None
     try:
         with shown_progress() as progress:
             tuning = tune(plan, progress)

@@ -18,7 +18,7 @@ def write_picture(path: Path, results: Results, title: str) -> None:
     """Draw history, map, quality against cost, and importances as PNG. Raises `ConfigError`."""
     # A figure of its own, without pyplot, which keeps global state and looks for a screen.
     figure = Figure(figsize=_SIZE, layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a model's name may hold a dollar sign
     axes = figure.subplots(2, 2)
     complete = [trial for trial in results.trials if trial.tpe is not None]
     _history(axes[0, 0], results, complete)

@@ -1,6 +1,7 @@
 """What a search leaves behind, as JSON."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,10 @@ def _importances(study: optuna.Study) -> dict[str, float]:
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     varied = [name for name in _PARAMETERS if len({trial.params[name] for trial in complete}) > 1]
-    try:
-        return optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied)
-    except (ValueError, RuntimeError):  # with a single complete trial, or all of them alike
-        return {}
+    with warnings.catch_warnings():
+        # Equal shares are its way to say that the trials do not tell.
+        warnings.filterwarnings("error", ".*importances will be equal", UserWarning)
+        try:
+            return optuna.importance.get_param_importances(study, evaluator=evaluator, params=varied)
+        except (ValueError, RuntimeError, UserWarning):  # too few complete trials, or all of them alike
+            return {}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def open_study(path: Path, identity: dict[str, Any], *, seed: int, resume: bool)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = optuna.create_study(
-            storage=f"sqlite:///{path}",
+            storage=_storage(path),
             study_name="nkat",
             load_if_exists=resume,
             direction="maximize",
@@ -59,6 +60,11 @@ def open_study(path: Path, identity: dict[str, Any], *, seed: int, resume: bool)
                 "or choose another --output-dir"
             )
     return study
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
+    """Opened by its path: an address would give `?`, `%` and braces in it another meaning."""
+    return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": lambda: sqlite3.connect(path)})
 
 
 def search(study: optuna.Study, plan: TuningPlan, bench: TuningBench, progress: Progress) -> None:

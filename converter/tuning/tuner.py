@@ -1,11 +1,12 @@
 """From a model file to the theta with the best TPE: make once, search, write the winner."""
 
 import math
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from converter.conversion import convert
+from converter.conversion import calibration_notes, convert
 from converter.evaluation import Quality, evaluate
 from converter.factors import Progress
 from converter.material import Material, Sample
@@ -20,13 +21,24 @@ from engine.architectures import open_model
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import ConfigError
+from engine.gguf import open_gguf
 from engine.theta import Theta, base_sha256, open_theta
-from engine.theta.names import REPORT_PREFIX
+from engine.theta.names import CALIBRATION_PREFIX, REPORT_PREFIX
 
 STUDY = "study.db"
 HISTORY = "optimization_history.json"
 SUMMARY = "optuna_study.json"
 PICTURE = "optimization_results.png"
+
+_MAKING = {
+    "sha256": "calibration text",
+    "window_tokens": "ctx",
+    "seed": "seed",
+    "steps": "steps",
+    "learning_rate": "learning rate",
+    "reference_sha256": "reference",
+}
+"""The notes that theta's values depend on, by the names that users know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +59,7 @@ def tune(plan: TuningPlan, progress: Progress) -> Tuning:
     Raises `NkatError` for what is wrong with the plan, its files or its texts. After an interrupt the same
     plan with `resume` goes on: in the making of theta, or with the trials that are missing.
     """
-    plan.folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(plan.folder)
     study_path = plan.folder / STUDY
     if not plan.job.output.exists():
         if study_path.exists():
@@ -152,11 +164,24 @@ def _identity(plan: TuningPlan, material: Material, sha256: str) -> dict[str, An
     }
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made a folder: {error.strerror}") from None
+
+
 def _check_theta(plan: TuningPlan, theta: Theta, material: Material) -> None:
     """Raise `ConfigError` for theta in the folder that was made otherwise than the plan says."""
-    made = theta.notes.get("nkat.calibration.sha256")
-    if theta.rank != plan.job.rank or made != digest(material.calibration.windows):
+    job = plan.job
+    with ExitStack() as files:
+        reference = None if job.reference is None else files.enter_context(open_gguf(job.reference))
+        planned = calibration_notes(job, material.calibration, reference)
+    found = {"rank": theta.rank} | {key: theta.notes.get(f"{CALIBRATION_PREFIX}{key}") for key in _MAKING}
+    wanted = {"rank": job.rank} | {key: planned.get(f"{CALIBRATION_PREFIX}{key}") for key in _MAKING}
+    different = [label for key, label in {"rank": "rank", **_MAKING}.items() if found[key] != wanted[key]]
+    if different:
         raise ConfigError(
-            f"{plan.job.output}: was made with another text or rank; repeat that search's flags, or choose "
-            "another --output-dir"
+            f"{job.output}: was made otherwise (different: {', '.join(different)}); repeat that search's "
+            "flags, or choose another --output-dir"
         )
