@@ -40,7 +40,7 @@ def test_every_trial_is_measured_and_scored(bench: Bench, tmp_path: Path) -> Non
         assert setting.rank in (2, 4, 6, 8)
         assert GAMMAS[0] <= setting.gamma <= GAMMAS[1]
         assert setting.layers is Layers.ALL
-        assert len(json.loads(trial.user_attrs["ratios"])) == 4
+        assert len(json.loads(trial.user_attrs["ratios"])) == 2
         *_, loss = measured.losses(setting)
         assert trial.user_attrs["perplexity"] == pytest.approx(2.718281828**loss, rel=1e-6)
     best = study.best_trial
