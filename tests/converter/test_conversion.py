@@ -121,6 +121,7 @@ def test_a_sidecar_says_what_the_nkat_file_says(bench: Bench, tmp_path: Path) ->
     assert alone.output.stat().st_size < job.output.stat().st_size - bench.base.stat().st_size + 1000
 
 
+@pytest.mark.usefixtures("frozen")
 def test_the_best_rank_is_a_cut_of_the_highest(bench: Bench, tmp_path: Path) -> None:
     job = bench.job(tmp_path / "out.nkat", learning_rate=0.02, steps=6)
     best = replace(job, output=tmp_path / "best.nkat", optimize_rank=True, choosing_windows=2)
