@@ -15,6 +15,8 @@ from converter.factors import Progress as Report
 from converter.job import ConversionJob, Method
 from engine.theta.score import tpe_class
 
+TEXTS = 2
+"""A report is on the kind of text that theta was made for, and on another kind."""
 WINDOW_SECONDS = 3600.0
 """Steps may be slow: the time left is estimated from all that happened in the last hour."""
 
@@ -60,6 +62,8 @@ def warnings(job: ConversionJob, conversion: Conversion) -> Iterator[str]:
     """What must not be overlooked."""
     if not conversion.reports:
         yield "the result was not measured: nobody knows yet whether it helps"
+    elif len(conversion.reports) < TEXTS:
+        yield "the calibration text is too short to hold any of it back: only the other text tells"
     for report in conversion.reports:
         if report.verdict is Verdict.WORSE:
             yield f"on {report.text} the model is worse with this theta than without it"

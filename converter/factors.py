@@ -113,6 +113,8 @@ class FactorMaker:
     def _train(self, checkpoint: Checkpoint) -> None:
         loss: Loss = language_loss if self._teacher is None else DistillationLoss(self._teacher)
         schedule = Schedule(self._job.steps, self._job.learning_rate)
+        if not checkpoint.steps:
+            self._model.balance()
         trainer = Trainer(self._model, self._windows, loss, schedule, self._job.seed)
         if checkpoint.steps:
             trainer.restore(checkpoint.steps, checkpoint.adam)

@@ -14,7 +14,10 @@ _CONTEXT = 256
 
 
 def measure_overhead(job: ConversionJob, theta: Theta, architecture: str) -> float:
-    """lambda_theta of decoding with this theta, from interleaved steps with it and without it."""
+    """lambda_theta of decoding with this theta, from interleaved steps with it and without it.
+
+    Theta only adds work: a reading below zero is noise, and counts as none.
+    """
     with TemporaryDirectory(prefix="nkat-") as folder:
         sidecar = Path(folder) / "theta.bin"
         write_sidecar(theta, sidecar, architecture)
@@ -28,4 +31,4 @@ def measure_overhead(job: ConversionJob, theta: Theta, architecture: str) -> flo
         )
         overhead = measure_decode(Engine.load(config)).overhead
     assert overhead is not None, "the sidecar holds theta"
-    return overhead
+    return max(0.0, overhead)

@@ -52,6 +52,20 @@ class TrainableModel:
         """U [r, m] and V [r, n] of every layer in turn."""
         return [factor for layer in self.layers.values() for factor in (layer.u, layer.v)]
 
+    @torch.no_grad()
+    def balance(self) -> None:
+        """Bring the rows of V to length 1 and move their size into U; B stays as it is.
+
+        INT8 factors have all of V's elements between -127 and 127: a step of Adam on the U beside them
+        would be a leap.
+        """
+        for layer in self.layers.values():
+            length = layer.v.norm(dim=1, keepdim=True)
+            # A row of zeros is a component that is not used; any direction of length 1 will do for it.
+            spare = torch.full_like(layer.v, layer.v.shape[1] ** -0.5)
+            layer.u = layer.u * length
+            layer.v = torch.where(length > 0, layer.v / length.clamp(min=1e-30), spare)
+
     def block(self, number: int, x: torch.Tensor) -> torch.Tensor:
         """One block over a whole window, [T, width] to [T, width]; differentiable in theta."""
         return self.model.block(number, x, Batch.of_one(torch.arange(len(x), device=x.device)), None)

@@ -118,6 +118,12 @@ def test_what_was_not_measured_is_said(bench: Bench, tmp_path: Path) -> None:
     assert not any(key.startswith("nkat.report.") for key in theta_of(tmp_path / "out.nkat").notes)
 
 
+def test_a_text_too_short_to_judge_by_is_said(bench: Bench, tmp_path: Path) -> None:
+    result = run(*bench.arguments(tmp_path / "out.nkat", "--ctx", "256"))
+    assert result.exit_code == 0
+    assert any("too short to hold any of it back" in line for line in warnings(result))
+
+
 def test_what_makes_no_difference_is_said(bench: Bench, tmp_path: Path) -> None:
     result = run(*bench.arguments(tmp_path / "out.nkat", "--learning-rate", "1e-9"))
     assert result.exit_code == 0

@@ -59,3 +59,16 @@ def test_short_memory_is_seen_from_the_length_of_the_windows(bench: Bench) -> No
     assert not trainable(bench.base, positions=32)._checkpointed
     # attention's odds grow with the square of the window: a million tokens fit no machine
     assert trainable(bench.base, positions=1 << 20)._checkpointed
+
+
+def test_balanced_factors_are_the_same_theta(bench: Bench) -> None:
+    model = trainable(bench.base)
+    disturb(model)
+    layer = model.layers["blk.0.attn_q.weight"]
+    layer.v = layer.v * torch.tensor([[127.0], [1e-3], [1.0], [0.0]])
+    before = model.logits(IDS)
+    model.balance()
+    torch.testing.assert_close(model.logits(IDS), before, atol=1e-4, rtol=1e-4)
+    for one in model.layers.values():
+        torch.testing.assert_close(one.v.norm(dim=1), torch.ones(4))
+    assert not layer.u[3].any()

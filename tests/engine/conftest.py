@@ -6,23 +6,12 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.gguf import open_gguf
 from engine.tokenizer import Tokenizer
-from server.demo import DemoModelError
 from tests.support.gguf_files import write_llama
-from tests.support.models import smollm2_path
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_llama(tmp_path_factory.mktemp("tiny") / "tiny.gguf", context_length=2048)
-
-
-@pytest.fixture(scope="session")
-def smollm2() -> Path:
-    """SmolLM2-135M-Instruct in Q4_1."""
-    try:
-        return smollm2_path()
-    except DemoModelError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
