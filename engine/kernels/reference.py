@@ -1,5 +1,8 @@
 """Every operation in plain torch: the oracle for faster kernels, and the last resort without them."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -31,9 +34,11 @@ class PackedWeight(Weight):
         self._type = ggml_type
         self._device = device
 
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        """Rows `start` to `stop`, float32 [stop - start, n]."""
-        return self._dequantized(self._rows[start:stop])
+    def slabs(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """All rows, some at a time: which, and their values, float32 [rows, n]."""
+        step = max(1, _SLAB_ELEMENTS // self.shape[1])
+        for start in range(0, self.shape[0], step):
+            yield slice(start, start + step), self._dequantized(self._rows[start : start + step])
 
     def pick(self, ids: torch.Tensor) -> torch.Tensor:
         """The rows named by ids [T], float32 [T, n]."""
@@ -42,6 +47,28 @@ class PackedWeight(Weight):
     def _dequantized(self, rows: np.ndarray) -> torch.Tensor:
         values = dequantize(rows, self._type, (rows.shape[0], self.shape[1]))
         return torch.from_numpy(values).to(self._device)
+
+
+class _PackedProduct(torch.autograd.Function):
+    """x [T, n] times the transpose of a packed weight (m, n): [T, m].
+
+    The way back dequantises once more: what the graph would keep otherwise is the whole model in float32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: PackedWeight) -> torch.Tensor:
+        ctx.weight = weight
+        y = x.new_empty(x.shape[0], weight.shape[0])
+        for rows, values in weight.slabs():
+            y[:, rows] = x @ values.T
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        total = gradient.new_zeros(gradient.shape[0], ctx.weight.shape[1])
+        for rows, values in ctx.weight.slabs():
+            total += gradient[:, rows] @ values
+        return total, None
 
 
 class ReferenceKernels(Kernels):
@@ -68,12 +95,7 @@ class ReferenceKernels(Kernels):
         if isinstance(weight, DenseWeight):
             return F.linear(x, weight.values, bias)
         assert isinstance(weight, PackedWeight)
-        m, n = weight.shape
-        y = x.new_empty(x.shape[0], m)
-        step = max(1, _SLAB_ELEMENTS // n)
-        for start in range(0, m, step):
-            stop = min(m, start + step)
-            y[:, start:stop] = x @ weight.rows(start, stop).T
+        y: torch.Tensor = _PackedProduct.apply(x, weight)  # type: ignore[no-untyped-call]
         return y if bias is None else y + bias
 
     def star_linear(

@@ -53,6 +53,25 @@ def test_linear_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(KERNELS.linear(x, matrix), x.double().numpy() @ values.T, atol=1e-4)
 
 
+def test_the_way_back_through_a_packed_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.kernels.reference._SLAB_ELEMENTS", 7 * 256)
+    matrix, values = weight(KERNELS, "Q4_1", (48, 256))
+    x = random(1, 3, 256).requires_grad_()
+    kept: list[torch.Size] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = KERNELS.linear(x, matrix)
+    assert kept == [], "the graph holds dequantised weights"
+    gradient = random(2, 3, 48)
+    y.backward(gradient)  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad, gradient.double().numpy() @ values, atol=1e-4)
+
+
 @pytest.mark.parametrize("dense", [True, False], ids=["dense", "packed"])
 def test_embed(dense: bool) -> None:
     kernels = ReferenceKernels(CPU, dense_bytes=2**20 if dense else 0)
