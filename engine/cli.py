@@ -18,6 +18,7 @@ from engine.errors import ConfigError, NkatError
 
 if TYPE_CHECKING:
     from engine.bench_report import BenchReport, CompareReport
+    from engine.text import Text
 
 _INTERRUPTED = 130
 _USUAL_WINDOW = 512
@@ -135,7 +136,7 @@ def _measure(
 
     if output is not None and not output.resolve().parent.is_dir():
         raise ConfigError(f"{output}: there is no such folder")
-    content = None if not evaluate else Text.built_in() if text is None else Text.read([text])
+    content = None if text is None or not evaluate else Text.read([text])
     file = open_model(model)
     trained, own_theta = file.config.trained_context, VERSION_KEY in file.file.metadata
     file.file.close()
@@ -143,6 +144,8 @@ def _measure(
         raise ConfigError(
             f"{model}: without theta there is nothing to compare; take a .nkat file or say --theta-path FILE"
         )
+    if evaluate and content is None:
+        content = _usual_text(model if theta_path is None else theta_path)
     set_up_process()
     from engine.bench_report import BenchPlan, run_bench, run_compare  # imports torch
     from engine.bench_table import shown_progress
@@ -166,6 +169,17 @@ def _measure(
         load_seconds = time.perf_counter() - start
         progress("loading", 1, 1)
         return (run_compare if compare else run_bench)(engine, load_seconds, plan, progress)
+
+
+def _usual_text(theta_file: Path) -> "Text":
+    """Prose, or source code where theta was made with the prose: what made theta cannot judge it."""
+    from engine.gguf import open_gguf
+    from engine.text import BUILT_IN, Text
+    from engine.theta.names import CALIBRATION_PREFIX
+
+    with open_gguf(theta_file) as file:
+        made_with = file.metadata.get(f"{CALIBRATION_PREFIX}text")
+    return Text.code() if made_with == BUILT_IN else Text.built_in()
 
 
 def _write(path: Path, text: str) -> None:

@@ -139,6 +139,16 @@ def test_compare(star_model: Path, text_file: Path) -> None:
         assert words in shown.stdout
 
 
+def test_theta_is_not_judged_by_what_made_it(tiny_model: Path, star_model: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.nkat"
+    made = ("--steps", "1", "--ctx", "16", "--no-eval", "--device", "cpu", "--threads", "1")
+    done = run("convert", "--input", str(tiny_model), "--output", str(own), *made)
+    assert done.returncode == 0, done.stderr
+    for model, text in ((own, "source code of"), (star_model, "pydoc_data.topics")):
+        done = run("compare", "--model", str(model), *QUICK, "--windows", "1", "--ctx", "16")
+        assert text in done.stdout, done.stderr
+
+
 def test_the_guides_spelling(star_model: Path, text_file: Path) -> None:
     """`python -m engine` is the same command."""
     command = [sys.executable, "-W", "error", "-m", "engine", "--model", str(star_model), "--benchmark"]
