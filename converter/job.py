@@ -83,10 +83,6 @@ class ConversionJob:
             raise ConfigError("the method residual needs --reference, a better GGUF file of the same model")
         if self.method is Method.SVD and self.reference is not None:
             raise ConfigError("the method svd has no use for --reference; use residual or train")
-        if self.eval_text is not None and self.eval_text in self.calibration:
-            raise ConfigError(
-                f"{self.eval_text}: a report on the text that made theta says nothing; take another"
-            )
         if self.optimize_rank and not self.choosing_windows:
             raise ConfigError("the best rank cannot be told without windows for choosing")
         if self.export_lora is not None and self.export_lora.resolve() == self.output.resolve():

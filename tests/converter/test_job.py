@@ -28,7 +28,6 @@ from engine.errors import NkatError
         ({"seed": -1}, "seed must lie between 0 and"),
         ({"method": Method.RESIDUAL}, "residual needs --reference"),
         ({"method": Method.SVD, "reference": Path("r.gguf")}, "svd has no use for --reference"),
-        ({"calibration": (Path("a.txt"),), "eval_text": Path("a.txt")}, "text that made theta"),
         ({"optimize_rank": True}, "without windows for choosing"),
         ({"export_lora": Path("folder/../out.nkat")}, "name the same file"),
         ({"export_lora": Path("out.nkat")}, "name the same file"),
