@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from converter.evaluation import Quality, evaluate
+from converter.evaluation import Quality, evaluate, report_notes
 from converter.factors import FactorMaker, Progress
 from converter.job import ConversionJob, Method
 from converter.lora import write_lora
@@ -26,7 +26,7 @@ from engine.gguf import GGUFFile
 from engine.memory import available_bytes
 from engine.models import Loader, load_model
 from engine.theta import RANKS, Theta, ThetaFactors, base_sha256
-from engine.theta.names import CALIBRATION_PREFIX, REPORT_PREFIX
+from engine.theta.names import CALIBRATION_PREFIX
 from engine.theta.score import tpe
 from engine.tokenizer import Tokenizer
 
@@ -188,8 +188,7 @@ class _Run:
     def _theta(self, factors: dict[str, ThetaFactors], rank: int, reports: tuple[Quality, ...]) -> Theta:
         reference = None if self._reference is None else self._reference.file
         notes = calibration_notes(self._job, self._material.calibration, reference)
-        for prefix, report in zip((REPORT_PREFIX, f"{REPORT_PREFIX}second."), reports, strict=False):
-            notes |= {f"{prefix}{key}": value for key, value in report.notes().items()}
+        notes |= report_notes(reports)
         return Theta(factors, rank, self._job.gamma, self._job.method.value, self._sha256, notes)
 
     def _write(self, theta: Theta) -> None:

@@ -1,7 +1,7 @@
 """What theta does to a model on a text that was not used to make it, the baseline always beside it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from engine.batch import Batch
 from engine.errors import ConfigError, ModelFileError
 from engine.models import Model
+from engine.theta.names import REPORT_PREFIX
 
 _SURE = 2.0
 """Standard errors that a difference must exceed to count as one."""
@@ -91,6 +92,16 @@ class Quality:
             "kl_error": self.divergence.error,
             "verdict": self.verdict.value,
         }
+
+
+def report_notes(reports: Sequence[Quality]) -> dict[str, Any]:
+    """Up to two reports by the keys that theta's file has for them: the text's own kind, then another."""
+    prefixes = (REPORT_PREFIX, f"{REPORT_PREFIX}second.")
+    return {
+        f"{prefix}{key}": value
+        for prefix, report in zip(prefixes, reports, strict=False)
+        for key, value in report.notes().items()
+    }
 
 
 @torch.inference_mode()

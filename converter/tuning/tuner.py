@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.conversion import calibration_notes, convert
-from converter.evaluation import Quality, evaluate
+from converter.evaluation import Quality, evaluate, report_notes
 from converter.factors import Progress
 from converter.material import Material, Sample
 from converter.tuning.bench import CONTEXT, Setting, TuningBench
@@ -106,8 +106,7 @@ def _finish(
     engine.replace_theta(factors, best.gamma)
     reports = tuple(_report(engine, sample, progress) for sample in material.reports)
     notes = {key: value for key, value in theta.notes.items() if not key.startswith(REPORT_PREFIX)}
-    for prefix, report in zip((REPORT_PREFIX, f"{REPORT_PREFIX}second."), reports, strict=False):
-        notes |= {f"{prefix}{key}": value for key, value in report.notes().items()}
+    notes |= report_notes(reports)
     winner = replace(theta, factors=factors, rank=best.rank, gamma=best.gamma, notes=notes)
     name = f"optimal_rank{best.rank}_gamma{best.gamma:.2f}"
     model = plan.folder / f"{name}.nkat"

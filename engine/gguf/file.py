@@ -42,6 +42,7 @@ class GGUFFile:
         self.metadata = MappingProxyType(first.metadata)
         self.tensors = MappingProxyType({tensor.name: tensor for part in parts for tensor in part.tensors})
         self._parts = parts
+        self._sha256: str | None = None
 
     def data(self, name: str) -> npt.NDArray[np.uint8]:
         """The packed bytes of a tensor: read-only view of the file, uint8, (*shape[:-1], bytes of a row).
@@ -68,12 +69,15 @@ class GGUFFile:
     def sha256(self) -> str:
         """The hexadecimal SHA-256 of the file's bytes; of a split model, of its parts, one after another.
 
-        Raises ValueError when it is closed.
+        Reads all of it the first time, and remembers. Raises ValueError when it is closed.
         """
-        digest = hashlib.sha256()
-        for part in self._open_parts():
-            digest.update(part.map)
-        return digest.hexdigest()
+        parts = self._open_parts()
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            for part in parts:
+                digest.update(part.map)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
 
     def close(self) -> None:
         """Let go of the files. Harmless when done twice."""
