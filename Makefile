@@ -18,7 +18,8 @@ help: ## show this list
 install: $(INSTALLED) ## create .venv and install everything at the pinned versions (PYTHON=python3.11 picks the Python)
 	@echo "ready: $(BIN)/nkat"
 
-$(INSTALLED): pyproject.toml constraints.txt
+# The kernels in C++ are built by the installation; without a compiler it goes on without them.
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard native/*)
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("nkat needs Python 3.11 to 3.13: make install PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'

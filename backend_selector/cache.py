@@ -36,10 +36,10 @@ def plan_cache(file: FileFacts, placement: Placement, wishes: Wishes) -> CachePl
     What is decided here leaves an eighth of the free memory to activations and other programs; what the
     user asks for may take that too. Raises `ConfigError` where no such cache fits.
     """
-    fits = _whole_blocks(placement.room // file.kv_bytes_per_token)
-    spare = _whole_blocks(max(0, placement.room - placement.free // 8) // file.kv_bytes_per_token)
+    fits = _whole_blocks(placement.room // placement.kv_bytes_per_token)
+    spare = _whole_blocks(max(0, placement.room - placement.free // 8) // placement.kv_bytes_per_token)
     if wishes.kvtokens is not None and wishes.kvtokens > fits:
-        raise _too_large(file, placement, wishes.kvtokens, fits, "--kvtokens")
+        raise _too_large(placement, wishes.kvtokens, fits, "--kvtokens")
     context = _context(file, placement, wishes, fits, spare)
     return CachePlan(context, _tokens(wishes, context.value, spare))
 
@@ -53,7 +53,7 @@ def _context(file: FileFacts, placement: Placement, wishes: Wishes, fits: int, s
                 "--contextsize"
             )
         if asked > fits:
-            raise _too_large(file, placement, asked, fits, "--contextsize")
+            raise _too_large(placement, asked, fits, "--contextsize")
         return Decision(asked, "as asked for")
     usual = min(file.trained_context, DEFAULT_CONTEXT_LENGTH)
     context = min(usual, spare if cache is None else cache)
@@ -63,7 +63,7 @@ def _context(file: FileFacts, placement: Placement, wishes: Wishes, fits: int, s
     if cache is not None:
         return Decision(context, f"all that {cache} tokens of KV cache can hold")
     if context < min(usual, LEAST_CONTEXT):
-        raise _too_large(file, placement, usual, fits, "--contextsize")
+        raise _too_large(placement, usual, fits, "--contextsize")
     room = gib(placement.room)
     return Decision(context, f"lowered from {usual}: {room} are free beside the weights for the KV cache")
 
@@ -76,8 +76,8 @@ def _tokens(wishes: Wishes, context: int, spare: int) -> Decision[int]:
     return Decision(max(context, spare), f"as many as fit, for want of memory for {CONTEXTS} contexts")
 
 
-def _too_large(file: FileFacts, placement: Placement, tokens: int, fits: int, flag: str) -> ConfigError:
-    needed, room = gib(tokens * file.kv_bytes_per_token), gib(placement.room)
+def _too_large(placement: Placement, tokens: int, fits: int, flag: str) -> ConfigError:
+    needed, room = gib(tokens * placement.kv_bytes_per_token), gib(placement.room)
     other = "" if placement.device.value == "cpu" else " or --device cpu"
     advice = f"say {flag} {fits} or less{other}" if fits else f"free some memory{other}"
     return ConfigError(

@@ -19,11 +19,14 @@ def select(
     contextsize: Annotated[int | None, typer.Option(min=1, help="tokens a request may span")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; unset: the physical cores")] = None,
+    kernels: Annotated[
+        str, typer.Option(envvar="NKAT_KERNELS", help="auto for the fastest, or avx2, portable or reference")
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print facts and choice as JSON")] = False,
 ) -> None:
     """Say how a model would best run on this machine, and why."""
     try:
-        _select(model, theta_path, no_theta, theta_gamma, contextsize, device, threads, as_json)
+        _select(model, theta_path, no_theta, theta_gamma, contextsize, device, threads, kernels, as_json)
     except NkatError as error:
         typer.echo(f"nkat: {plain(str(error))}", err=True)
         raise SystemExit(2) from None
@@ -37,6 +40,7 @@ def _select(
     contextsize: int | None,
     device: str,
     threads: int | None,
+    kernels: str,
     as_json: bool,
 ) -> None:
     import json
@@ -48,6 +52,7 @@ def _select(
 
     wishes = Wishes(
         device=device,
+        kernels=kernels,
         contextsize=contextsize,
         threads=threads,
         theta=not no_theta,

@@ -9,6 +9,7 @@ from backend_selector.facts import FileFacts, MachineFacts, Wishes
 from backend_selector.select import select_backend
 from backend_selector.sizes import gib
 from engine.errors import NkatError
+from engine.native import NATIVE_KERNELS
 
 PYTHONS = ((3, 11), (3, 13))
 """The oldest and the newest Python that the project runs on."""
@@ -41,7 +42,7 @@ def diagnose_machine(machine: MachineFacts) -> Iterator[Finding]:
     yield _python(machine)
     yield _torch(machine)
     yield from _cuda(machine)
-    yield Finding("kernels", Verdict.OK, ", ".join(machine.kernels))
+    yield _kernels(machine)
     yield _cpu(machine)
     yield _memory(machine)
 
@@ -111,6 +112,17 @@ def _cuda(machine: MachineFacts) -> Iterator[Finding]:
         text = machine.cuda_fault or "there is a driver, but torch sees no device"
         advice = "install a torch built for this driver's CUDA, and look at CUDA_VISIBLE_DEVICES"
         yield Finding("cuda", Verdict.WARNING, text, advice)
+
+
+def _kernels(machine: MachineFacts) -> Finding:
+    if any(name in NATIVE_KERNELS for name in machine.kernels):
+        return Finding("kernels", Verdict.OK, ", ".join(machine.kernels))
+    return Finding(
+        "kernels",
+        Verdict.WARNING,
+        "reference alone: the kernels in C++ were not built, so that replies on the CPU are slow",
+        "install a C++ compiler (g++ 12 or clang 16, or newer) and then nkat once more",
+    )
 
 
 def _cpu(machine: MachineFacts) -> Finding:

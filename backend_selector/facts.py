@@ -40,6 +40,8 @@ class FileFacts:
     """Keys and values of one token in all layers, in float32; at least 1."""
     matrix_bytes: int
     """All matrices in float32."""
+    packed_bytes: int
+    """All matrices as the file has them."""
     other_bytes: int
     """What is always kept in float32: vectors, and theta's factors."""
     theta: ThetaFacts | None = None
@@ -86,7 +88,7 @@ class MachineFacts:
     cuda_fault: str | None = None
     """One line: why devices that the driver may know cannot be used."""
     kernels: tuple[str, ...] = ("reference",)
-    """Kernel sets that can run here, the best first."""
+    """Kernel sets that can run on the CPU, the best first; the last runs on every device."""
 
 
 @dataclass(frozen=True, slots=True)

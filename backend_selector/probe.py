@@ -13,6 +13,7 @@ from backend_selector.plain_text import plain
 from engine.architectures import open_model
 from engine.errors import ModelFileError
 from engine.gguf import GGUFFile, open_gguf
+from engine.native import native_kernels
 from engine.theta import Theta, base_sha256, read_theta
 from engine.theta.names import corrected_tensor
 
@@ -46,6 +47,7 @@ def probe_file(path: Path, theta_path: Path | None = None) -> FileFacts:
             trained_context=model.config.trained_context,
             kv_bytes_per_token=model.config.cache_shape.bytes_per_token(_FLOAT32),
             matrix_bytes=sum(info.n_elements for info in matrices) * _FLOAT32,
+            packed_bytes=sum(info.n_bytes for info in matrices),
             other_bytes=(vectors + sum(f.u.size + f.v.size for f in factors)) * _FLOAT32,
             theta=None if theta is None else _describe(theta),
             sha256=None if theta_path is None else base_sha256(file),
@@ -68,6 +70,7 @@ def probe_machine() -> MachineFacts:
         cuda_driver=driver,
         cuda=devices,
         cuda_fault=fault,
+        kernels=(*native_kernels(), "reference"),
     )
 
 

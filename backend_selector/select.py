@@ -9,6 +9,7 @@ from backend_selector.koboldcpp import koboldcpp_command, koboldcpp_needs
 from backend_selector.placement import Placement, place
 from backend_selector.sizes import gib
 from engine.errors import ConfigError, ModelFileError
+from engine.native import NATIVE_KERNELS
 
 _DTYPE = "float32"
 
@@ -21,7 +22,6 @@ def select_backend(file: FileFacts, machine: MachineFacts, wishes: Wishes) -> Ch
     line what to do.
     """
     engine = _engine(file, wishes)
-    kernels, dtype = _kernels(machine, wishes), _dtype(wishes)
     threads = _threads(machine, wishes)
     placement = place(file, machine, wishes)
     cache = plan_cache(file, placement, wishes)
@@ -31,13 +31,13 @@ def select_backend(file: FileFacts, machine: MachineFacts, wishes: Wishes) -> Ch
         engine=engine,
         gamma=_gamma(file, wishes) if star else None,
         device=placement.device,
-        kernels=kernels,
-        dtype=dtype,
+        kernels=placement.kernels,
+        dtype=_dtype(wishes, placement.kernels.value),
         context=cache.context,
         kv_tokens=cache.tokens,
         threads=threads,
         layers=Decision(((device, file.layers),), "the engine keeps a model on one device"),
-        memory=placement.weights + cache.slots * file.kv_bytes_per_token,
+        memory=placement.weights + cache.slots * placement.kv_bytes_per_token,
         koboldcpp=koboldcpp_command(
             file, star=star, device=device, context=cache.context.value, threads=threads.value
         ),
@@ -69,18 +69,11 @@ def _gamma(file: FileFacts, wishes: Wishes) -> Decision[float]:
     return Decision(wishes.gamma, "as asked for")
 
 
-def _kernels(machine: MachineFacts, wishes: Wishes) -> Decision[str]:
-    if wishes.kernels == "auto":
-        return Decision(machine.kernels[0], "the best that can run here")
-    if wishes.kernels not in machine.kernels:
-        there = ", ".join(machine.kernels)
-        raise ConfigError(f"no kernels {wishes.kernels!r:.40} here; there are: {there}")
-    return Decision(wishes.kernels, "as asked for")
-
-
-def _dtype(wishes: Wishes) -> Decision[str]:
+def _dtype(wishes: Wishes, kernels: str) -> Decision[str]:
     if wishes.dtype not in ("auto", _DTYPE):
         raise ConfigError(f"the kernels cannot compute in {wishes.dtype!r:.40}; use auto or {_DTYPE}")
+    if kernels in NATIVE_KERNELS:
+        return Decision(_DTYPE, "activations; rounded to 8 bits in front of packed matrices")
     return Decision(_DTYPE, "what the reference kernels compute in")
 
 

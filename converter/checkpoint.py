@@ -77,7 +77,7 @@ class Checkpoint:
         """Put the remembered factors into the model."""
         for name, (u, v) in self.factors.items():
             layer = model.layers[name]
-            layer.u, layer.v = u.to(layer.u.device), v.to(layer.v.device)
+            layer.replace(u.to(layer.u.device), v.to(layer.v.device))
 
 
 def _check_archive(path: Path) -> None:

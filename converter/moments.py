@@ -2,7 +2,7 @@
 
 import torch
 
-from engine.kernels import Weight
+from engine.kernels import Norm, Weight
 from engine.kernels.reference import ReferenceKernels
 
 FIRST_POSITIONS = 1
@@ -57,16 +57,10 @@ class ObservedKernels(ReferenceKernels):
 
     moments: InputMoments | None = None
 
-    def star_linear(
-        self,
-        x: torch.Tensor,
-        weight: Weight,
-        bias: torch.Tensor | None,
-        u: torch.Tensor,
-        v: torch.Tensor,
-        half_gamma: torch.Tensor,
-    ) -> torch.Tensor:
-        """The star product, with a look at its input."""
-        if self.moments is not None:
+    def linear(self, x: torch.Tensor, weight: Weight, norm: Norm | None = None) -> torch.Tensor:
+        """The product, with a look at the input of a star product."""
+        if norm is not None:
+            x = self.rms_norm(x, norm)
+        if self.moments is not None and weight.correction is not None:
             self.moments.show(x, weight)
-        return super().star_linear(x, weight, bias, u, v, half_gamma)
+        return super().linear(x, weight)

@@ -63,8 +63,8 @@ class TrainableModel:
             length = layer.v.norm(dim=1, keepdim=True)
             # A row of zeros is a component that is not used; any direction of length 1 will do for it.
             spare = torch.full_like(layer.v, layer.v.shape[1] ** -0.5)
-            layer.u = layer.u * length
-            layer.v = torch.where(length > 0, layer.v / length.clamp(min=1e-30), spare)
+            v = torch.where(length > 0, layer.v / length.clamp(min=1e-30), spare)
+            layer.replace(layer.u * length, v)
 
     def block(self, number: int, x: torch.Tensor) -> torch.Tensor:
         """One block over a whole window, [T, width] to [T, width]; differentiable in theta."""

@@ -44,6 +44,9 @@ def bench(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     no_cuda: Annotated[bool, typer.Option("--no-cuda", help="the same as --device cpu")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; unset: the physical cores")] = None,
+    kernels: Annotated[
+        str, typer.Option(envvar="NKAT_KERNELS", help="auto for the fastest, or avx2, portable or reference")
+    ] = "auto",
     text: Annotated[
         Path | None, typer.Option(help="UTF-8 text to predict; unset: prose that comes with Python")
     ] = None,
@@ -66,6 +69,7 @@ def bench(
             theta_path=theta_path,
             gamma=theta_gamma,
             device="cpu" if no_cuda else device,
+            kernels=kernels,
             threads=threads,
             text=text,
             windows=windows,
@@ -120,6 +124,7 @@ def _measure(
     theta_path: Path | None,
     gamma: float | None,
     device: str,
+    kernels: str,
     threads: int | None,
     text: Path | None,
     windows: int,
@@ -158,6 +163,7 @@ def _measure(
         kv_tokens=plan.context_length,
         threads=threads,
         device=device,
+        kernels=kernels,
         theta=theta,
         theta_path=theta_path,
         gamma=gamma,

@@ -23,6 +23,8 @@ class EngineConfig:
     """CPU threads for the model; None: the physical cores."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    kernels: str = "auto"
+    """`auto` for the best that the device can run, or the name of one of them: `reference` runs anywhere."""
     max_sequences: int = 16
     """Requests computed together; more wait their turn."""
     token_budget: int = 512

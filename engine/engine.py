@@ -1,10 +1,12 @@
 """One engine: the only place that sees scheduler, runner, sampler and output together."""
 
+import gc
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -17,6 +19,7 @@ from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
 from engine.device import torch_device
 from engine.errors import ConfigError
 from engine.kernels import Kernels, select_kernels
+from engine.kernels.reference import ReferenceKernels
 from engine.kv_cache import KVCache
 from engine.layers import Star
 from engine.memory import available_bytes
@@ -35,8 +38,6 @@ from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, Mod
 
 _logger = logging.getLogger(__name__)
 
-_CACHE_DTYPE = torch.float32
-
 
 class Engine:
     """Generates text for many requests at once. For one thread; `engine.worker` gives it one.
@@ -53,7 +54,7 @@ class Engine:
         self._prompts = PromptEncoder(tokenizer, info.context_length)
         device = torch_device(config.device)
         slots = _cache_slots(config, info.context_length)
-        cache = _allocate_cache(model.cache_shape, slots, device)
+        cache = _allocate_cache(model.cache_shape, slots, model.kernels)
         self._blocks = BlockManager(slots // config.block_size, config.block_size)
         self._scheduler = Scheduler(
             self._blocks,
@@ -76,20 +77,8 @@ class Engine:
         Raises `ModelFileError` for a file that cannot be used, `ConfigError` for settings that the
         machine or the model cannot meet.
         """
-        torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
-        file = open_model(config.model)
-        tokenizer = Tokenizer.from_metadata(file.file.metadata)
-        device = torch_device(config.device)
-        info = _describe(file, config, tokenizer)
-        # Before anything grows with the context: an absurd one is the settings' fault.
-        _check_room(file.config.cache_shape, _cache_slots(config, info.context_length), device)
-        # Half of what is free: the cache, the activations and other programs need the rest.
-        kernels = select_kernels(device, dense_bytes=available_bytes(device) // 2)
-        theta = open_theta(file.file, config.theta_path) if config.theta else None
-        model = load_model(file, Loader(file.file, kernels, theta), info.context_length)
-        if model.star is not None and config.gamma is not None:
-            model.star.set_gamma(config.gamma)
-        return cls(config, model, tokenizer, info)
+        with _without_collector():
+            return cls(config, *_load_parts(config))
 
     @property
     def has_work(self) -> bool:
@@ -275,6 +264,41 @@ class Engine:
         return Event(sequence.id, text, tokens, finish=reason, usage=usage)
 
 
+def _load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
+    file = open_model(config.model)
+    device = torch_device(config.device)
+    context_length = _context_length(file, config)
+    threads = config.threads or len(os.sched_getaffinity(0))
+    # Half of what is free: the cache, the activations and other programs need the rest.
+    dense_bytes = available_bytes(device) // 2
+    kernels = select_kernels(device, dense_bytes=dense_bytes, threads=threads, name=config.kernels)
+    # Kernels with threads of their own leave torch no core to compute on beside them.
+    torch.set_num_threads(threads if isinstance(kernels, ReferenceKernels) else 1)
+    # Before anything grows with the context: an absurd one is the settings' fault.
+    _check_room(file.config.cache_shape, _cache_slots(config, context_length), kernels)
+    theta = open_theta(file.file, config.theta_path) if config.theta else None
+    model = load_model(file, Loader(file.file, kernels, theta), context_length)
+    if model.star is not None and config.gamma is not None:
+        model.star.set_gamma(config.gamma)
+    # Built while the kernels may still be packing.
+    tokenizer = Tokenizer.from_metadata(file.file.metadata)
+    kernels.settle()
+    file.file.release()
+    return model, tokenizer, _describe(file, config, tokenizer, context_length)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Without the garbage collector: loading makes hundreds of thousands of objects that all stay."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def _cache_slots(config: EngineConfig, context_length: int) -> int:
     """Slots of the KV cache, in whole blocks: at least one context, for a request may need it."""
     tokens = 4 * context_length if config.kv_tokens is None else config.kv_tokens
@@ -286,10 +310,10 @@ def _cache_slots(config: EngineConfig, context_length: int) -> int:
     return -(-tokens // config.block_size) * config.block_size
 
 
-def _check_room(shape: CacheShape, slots: int, device: torch.device) -> None:
+def _check_room(shape: CacheShape, slots: int, kernels: Kernels) -> None:
     """Raise `ConfigError` for a cache that the device's free memory cannot hold."""
-    needed = slots * shape.bytes_per_token(_CACHE_DTYPE.itemsize)
-    free = available_bytes(device)
+    needed = slots * shape.bytes_per_token(kernels.cache_dtype.itemsize)
+    free = available_bytes(kernels.device)
     if needed > free:
         raise ConfigError(
             f"the KV cache for {slots} tokens needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
@@ -297,24 +321,28 @@ def _check_room(shape: CacheShape, slots: int, device: torch.device) -> None:
         )
 
 
-def _allocate_cache(shape: CacheShape, slots: int, device: torch.device) -> KVCache:
-    _check_room(shape, slots, device)
+def _allocate_cache(shape: CacheShape, slots: int, kernels: Kernels) -> KVCache:
+    _check_room(shape, slots, kernels)
     return KVCache.allocate(
         layers=shape.layers,
         slots=slots,
         kv_heads=shape.kv_heads,
         key_dim=shape.key_dim,
         value_dim=shape.value_dim,
-        dtype=_CACHE_DTYPE,
-        device=device,
+        dtype=kernels.cache_dtype,
+        device=kernels.device,
     )
 
 
-def _describe(model: ModelFile, config: EngineConfig, tokenizer: Tokenizer) -> ModelInfo:
+def _context_length(model: ModelFile, config: EngineConfig) -> int:
     trained = model.config.trained_context
     context = config.context_length or min(trained, DEFAULT_CONTEXT_LENGTH)
     if context > trained:
         _logger.warning("the context of %d is longer than the %d the model was trained on", context, trained)
+    return context
+
+
+def _describe(model: ModelFile, config: EngineConfig, tokenizer: Tokenizer, context_length: int) -> ModelInfo:
     tensors = [info for info in model.file.tensors.values() if corrected_tensor(info.name) is None]
     types = Counter(info.type.name for info in tensors if len(info.shape) > 1)
     template = tokenizer.chat_template
@@ -323,8 +351,8 @@ def _describe(model: ModelFile, config: EngineConfig, tokenizer: Tokenizer) -> M
         architecture=model.architecture,
         quantization=types.most_common(1)[0][0],
         parameters=sum(info.n_elements for info in tensors),
-        context_length=context,
-        trained_context_length=trained,
+        context_length=context_length,
+        trained_context_length=model.config.trained_context,
         vocab_size=tokenizer.vocab_size,
         chat_template=None if template is None else template.source,
         bos_token="" if tokenizer.bos_id is None else tokenizer.text(tokenizer.bos_id),

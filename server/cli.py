@@ -20,6 +20,9 @@ from server.settings import Settings
 ThetaPath = Annotated[Path | None, typer.Option(help="file with theta; unset: the model file's own")]
 NoTheta = Annotated[bool, typer.Option("--no-theta", help="leave theta out")]
 ThetaGamma = Annotated[float | None, typer.Option(help="strength of theta, 0 to 1; unset: its file's")]
+Kernels = Annotated[
+    str, typer.Option(envvar="NKAT_KERNELS", help="auto for the fastest, or avx2, portable or reference")
+]
 
 app = typer.Typer(
     help="NKAT: a KoboldCpp-compatible inference server for GGUF models.",
@@ -50,6 +53,7 @@ def perplexity(
     windows: Annotated[int | None, typer.Option(min=1, help="at most so many windows; unset: all")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; unset: the physical cores")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    kernels: Kernels = "auto",
     theta_path: ThetaPath = None,
     no_theta: NoTheta = False,
     theta_gamma: ThetaGamma = None,
@@ -62,6 +66,7 @@ def perplexity(
     with errors_in_one_line():
         wishes = Wishes(
             device=device,
+            kernels=kernels,
             contextsize=ctx,
             threads=threads,
             theta=not no_theta,
@@ -78,6 +83,7 @@ def doctor(
     theta_gamma: ThetaGamma = None,
     contextsize: Annotated[int | None, typer.Option(min=1, help="tokens a request may span")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    kernels: Kernels = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; unset: the physical cores")] = None,
     host: Annotated[str, typer.Option(help="address that the server is to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="port that it is to listen on")] = 5001,
@@ -90,6 +96,7 @@ def doctor(
     with errors_in_one_line():
         wishes = Wishes(
             device=device,
+            kernels=kernels,
             contextsize=contextsize,
             threads=threads,
             theta=not no_theta,

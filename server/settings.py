@@ -40,6 +40,11 @@ class Settings(BaseSettings):
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )
+    kernels: str = Field(
+        default="auto",
+        pattern=r"^[a-z0-9]+$",
+        description="auto for the fastest, or avx2, portable or reference",
+    )
     parallelrequests: int = Field(default=16, ge=1, le=256, description="generations computed together")
     multiuser: int = Field(
         default=1,
@@ -89,6 +94,7 @@ class Settings(BaseSettings):
             context_length=self.contextsize,
             threads=self.threads,
             device=self.device,
+            kernels=self.kernels,
             max_sequences=self.parallelrequests,
             token_budget=self.blasbatchsize,
             kv_tokens=self.kvtokens,

@@ -23,6 +23,7 @@ FLOORS: Mapping[str, int] = {
     "engine.metrics": 0,
     "engine.text": 0,
     "engine": 0,
+    "engine.native.*": 0,
     "engine.architectures.*": 1,
     "engine.theta.*": 1,
     "engine.kernels.*": 1,
@@ -81,6 +82,7 @@ FACADE = {
         "engine",
         "errors",
         "metrics",
+        "native",
         "perplexity",
         "preparation",
         "text",
@@ -103,6 +105,7 @@ TORCH_FREE = (
     "engine.grammar",
     "engine.sequence",
     "engine.block_manager",
+    "engine.native",
     "engine.scheduler",
     "engine.text",
 )

@@ -126,7 +126,8 @@ class Cursor:
     def _strings(self, count: int, key: str) -> list[str]:
         """The hot loop: vocabularies have hundreds of thousands of strings."""
         data, unpack, position, end = self._data, _U64.unpack_from, self.position, self.end
-        strings = []
+        strings: list[str] = []
+        keep = strings.append
         for _ in range(count):
             start = position + 8
             if start > end:
@@ -134,7 +135,11 @@ class Cursor:
             position = start + unpack(data, position)[0]
             if position > end:
                 raise ModelFileError(f"a string of {key!r} is longer than the rest of the file")
-            strings.append(data[start:position].decode("utf-8", "replace"))
+            raw = data[start:position]
+            try:
+                keep(raw.decode())
+            except UnicodeDecodeError:
+                keep(raw.decode(errors="replace"))
         self.position = position
         return strings
 

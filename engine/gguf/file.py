@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
+from mmap import MADV_DONTNEED
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -78,6 +79,11 @@ class GGUFFile:
                 digest.update(part.map)
             self._sha256 = digest.hexdigest()
         return self._sha256
+
+    def release(self) -> None:
+        """Give back the memory of what was read so far. Who reads again reads from disk, or its cache."""
+        for part in self._open_parts():
+            part.map.madvise(MADV_DONTNEED)
 
     def close(self) -> None:
         """Let go of the files. Harmless when done twice."""

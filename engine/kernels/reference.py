@@ -9,7 +9,10 @@ import torch.nn.functional as F
 
 from engine.batch import Batch
 from engine.gguf import GGMLType, dequantize
-from engine.kernels.interface import Kernels, Weight
+from engine.kernels.interface import Kernels, Layers
+from engine.kernels.operands import Norm, SelfAttention
+from engine.kernels.weight import Weight
+from engine.kv_cache import KVCache
 
 _SLAB_ELEMENTS = 16 * 2**20
 """Elements dequantised at a time where no dense copy is kept: 64 MiB of float32."""
@@ -18,18 +21,23 @@ _SLAB_ELEMENTS = 16 * 2**20
 class DenseWeight(Weight):
     """A dequantised copy, float32 [m, n]."""
 
-    def __init__(self, values: torch.Tensor) -> None:
+    def __init__(self, values: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__((values.shape[0], values.shape[1]), bias)
         self.values = values
-        self.shape = (values.shape[0], values.shape[1])
 
 
 class PackedWeight(Weight):
     """The bytes of the file, dequantised row by row at each use: slow, for want of memory."""
 
     def __init__(
-        self, data: np.ndarray, ggml_type: GGMLType, shape: tuple[int, int], device: torch.device
+        self,
+        data: np.ndarray,
+        ggml_type: GGMLType,
+        shape: tuple[int, int],
+        bias: torch.Tensor | None,
+        device: torch.device,
     ) -> None:
-        self.shape = shape
+        super().__init__(shape, bias)
         self._rows = data.reshape(shape[0], -1)
         self._type = ggml_type
         self._device = device
@@ -78,36 +86,37 @@ class ReferenceKernels(Kernels):
     """
 
     name = "reference"
-    dtype = torch.float32
+    cache_dtype = torch.float32
 
     def __init__(self, device: torch.device, *, dense_bytes: int) -> None:
         self.device = device
         self._dense_bytes_left = dense_bytes
 
-    def pack(self, data: np.ndarray, ggml_type: GGMLType, shape: tuple[int, int]) -> Weight:
+    def pack(
+        self,
+        data: np.ndarray,
+        ggml_type: GGMLType,
+        shape: tuple[int, int],
+        bias: torch.Tensor | None = None,
+    ) -> Weight:
         size = shape[0] * shape[1] * 4
         if size > self._dense_bytes_left:
-            return PackedWeight(data, ggml_type, shape, self.device)
+            return PackedWeight(data, ggml_type, shape, bias, self.device)
         self._dense_bytes_left -= size
-        return DenseWeight(torch.from_numpy(dequantize(data, ggml_type, shape)).to(self.device))
+        return DenseWeight(torch.from_numpy(dequantize(data, ggml_type, shape)).to(self.device), bias)
 
-    def linear(self, x: torch.Tensor, weight: Weight, bias: torch.Tensor | None = None) -> torch.Tensor:
+    def linear(self, x: torch.Tensor, weight: Weight, norm: Norm | None = None) -> torch.Tensor:
+        if norm is not None:
+            x = self.rms_norm(x, norm)
         if isinstance(weight, DenseWeight):
-            return F.linear(x, weight.values, bias)
-        assert isinstance(weight, PackedWeight)
-        y: torch.Tensor = _PackedProduct.apply(x, weight)  # type: ignore[no-untyped-call]
-        return y if bias is None else y + bias
-
-    def star_linear(
-        self,
-        x: torch.Tensor,
-        weight: Weight,
-        bias: torch.Tensor | None,
-        u: torch.Tensor,
-        v: torch.Tensor,
-        half_gamma: torch.Tensor,
-    ) -> torch.Tensor:
-        return self.linear(x, weight, bias).addmm_(F.linear(x, v) * half_gamma, u)
+            y = F.linear(x, weight.values, weight.bias)
+        else:
+            assert isinstance(weight, PackedWeight)
+            y = _PackedProduct.apply(x, weight)  # type: ignore[no-untyped-call]
+            if weight.bias is not None:
+                y = y + weight.bias
+        theta = weight.correction
+        return y if theta is None else y.addmm_(F.linear(x, theta.v) * theta.half_gamma, theta.u)
 
     def embed(self, ids: torch.Tensor, weight: Weight) -> torch.Tensor:
         if isinstance(weight, DenseWeight):
@@ -115,10 +124,43 @@ class ReferenceKernels(Kernels):
         assert isinstance(weight, PackedWeight)
         return weight.pick(ids)
 
-    def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-        return F.rms_norm(x, (x.shape[-1],), weight, epsilon)
+    def rms_norm(self, x: torch.Tensor, norm: Norm) -> torch.Tensor:
+        """x [T, n] over the root of its mean square, times the norm's weight."""
+        return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.epsilon)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        layers: Layers,
+        batch: Batch,
+        cache: KVCache | None,
+    ) -> torch.Tensor:
+        for layer in layers:
+            if isinstance(layer, SelfAttention):
+                x = x + self._self_attention(self.rms_norm(x, layer.norm), layer, batch, cache)
+            else:
+                h = self.rms_norm(x, layer.norm)
+                gated = F.silu(self.linear(h, layer.gate)) * self.linear(h, layer.up)
+                x = x + self.linear(gated, layer.down)
+        return x
+
+    def _self_attention(
+        self, h: torch.Tensor, layer: SelfAttention, batch: Batch, cache: KVCache | None
+    ) -> torch.Tensor:
+        rows = len(h)
+        cos, sin = layer.rotation.cos[batch.positions], layer.rotation.sin[batch.positions]
+        q = self.rope(self.linear(h, layer.q).view(rows, -1, layer.key_dim), cos, sin)
+        k = self.rope(self.linear(h, layer.k).view(rows, -1, layer.key_dim), cos, sin)
+        v = self.linear(h, layer.v).view(rows, -1, layer.value_dim)
+        keys, values = k, v
+        if cache is not None:
+            keys, values = cache.keys[layer.cache_layer], cache.values[layer.cache_layer]
+            self.store_kv(keys, values, k, v, batch.slots)
+        mixed = self.attention(q, keys, values, batch, layer.key_dim**-0.5)
+        return self.linear(mixed.flatten(1), layer.out)
 
     def rope(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Rotate neighbouring pairs of x [T, heads, d] by the angles of cos, sin [T, r/2], r <= d."""
         rotated = 2 * cos.shape[-1]
         even, odd = x[..., 0:rotated:2], x[..., 1:rotated:2]
         cos, sin = cos[:, None, :], sin[:, None, :]
@@ -133,12 +175,17 @@ class ReferenceKernels(Kernels):
         v: torch.Tensor,
         slots: torch.Tensor,
     ) -> None:
+        """Write k, v [T, kv_heads, d] to the slots [T] of one layer's keys, values [slots, kv_heads, d]."""
         keys.index_copy_(0, slots, k.to(keys.dtype))
         values.index_copy_(0, slots, v.to(values.dtype))
 
     def attention(
         self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, batch: Batch, scale: float
     ) -> torch.Tensor:
+        """Causal attention of q [T, heads, d] over each row's own context in one layer's cache.
+
+        Returns [T, heads, d of the values].
+        """
         heads, kv_heads = q.shape[1], keys.shape[1]
         out = q.new_empty(q.shape[0], heads, values.shape[-1])
         for span in batch.spans:
@@ -155,6 +202,3 @@ class ReferenceKernels(Kernels):
             mixed = torch.softmax(scores, -1) @ v
             out[span.start : span.stop] = mixed.view(heads, rows, -1).transpose(0, 1)
         return out
-
-    def silu_mul(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        return F.silu(gate) * up

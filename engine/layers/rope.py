@@ -9,33 +9,31 @@ import math
 import torch
 
 from engine.architectures.rope_config import RopeConfig
+from engine.kernels import Rotation
 
 
-class Rope:
-    """Cosines and sines of every position, float32 [positions, dimensions / 2]."""
+def rotation(
+    config: RopeConfig, positions: int, device: torch.device, divisors: torch.Tensor | None = None
+) -> Rotation:
+    """Cosines and sines of the positions below `positions`.
 
-    def __init__(
-        self, config: RopeConfig, positions: int, device: torch.device, divisors: torch.Tensor | None = None
-    ) -> None:
-        """`divisors`, float32 [dimensions / 2]: the file's `rope_freqs.weight`, if it has one."""
-        pairs = torch.arange(config.dimensions // 2, dtype=torch.float64)
-        frequencies = config.base ** (-2 * pairs / config.dimensions)
-        if divisors is not None:
-            frequencies = frequencies / divisors.double()
-        magnitude = config.attention_factor
-        if config.scaling == "linear":
-            frequencies = frequencies / config.factor
-        elif config.scaling == "yarn":
-            kept = _yarn_kept(config, pairs)
-            frequencies = frequencies * (kept + (1 - kept) / config.factor)
-            magnitude *= 1 + 0.1 * math.log(config.factor)
-        angles = torch.arange(positions, dtype=torch.float64)[:, None] * frequencies
-        self.cos = (angles.cos() * magnitude).float().to(device)
-        self.sin = (angles.sin() * magnitude).float().to(device)
-
-    def at(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines [T, dimensions / 2] of the positions [T]."""
-        return self.cos[positions], self.sin[positions]
+    `divisors`, float32 [dimensions / 2]: the file's `rope_freqs.weight`, if it has one.
+    """
+    pairs = torch.arange(config.dimensions // 2, dtype=torch.float64)
+    frequencies = config.base ** (-2 * pairs / config.dimensions)
+    if divisors is not None:
+        frequencies = frequencies / divisors.double()
+    magnitude = config.attention_factor
+    if config.scaling == "linear":
+        frequencies = frequencies / config.factor
+    elif config.scaling == "yarn":
+        kept = _yarn_kept(config, pairs)
+        frequencies = frequencies * (kept + (1 - kept) / config.factor)
+        magnitude *= 1 + 0.1 * math.log(config.factor)
+    angles = torch.arange(positions, dtype=torch.float64)[:, None] * frequencies
+    return Rotation(
+        (angles.cos() * magnitude).float().to(device), (angles.sin() * magnitude).float().to(device)
+    )
 
 
 def _yarn_kept(config: RopeConfig, pairs: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from engine.kernels import Kernels, Weight
-from engine.layers.linear import PackedLinear
+from engine.kernels import Correction, Weight
 from engine.theta import ThetaFactors
 
 
@@ -57,7 +56,6 @@ class Star:
         """Take other factors from now on, of any rank; layers that get none compute the baseline."""
         for name, layer in self.layers.items():
             layer.load(factors.get(name))
-        self.enable(self._enabled)
 
     def enable(self, on: bool) -> None:
         """Let theta count, or compute the baseline as if there were none."""
@@ -66,38 +64,41 @@ class Star:
             layer.enable(on)
 
 
-class StarLinear(PackedLinear):
-    """y = A x + b + 0.5 gamma B x with B = (u^T v): u [r, m] and v [r, n] float, the scales in u."""
+class StarLinear:
+    """Theta of one packed matrix A: A * x = A x + 0.5 gamma B x with B = (u^T v), the scales in u.
 
-    def __init__(
-        self,
-        kernels: Kernels,
-        weight: Weight,
-        bias: torch.Tensor | None,
-        u: torch.Tensor,
-        v: torch.Tensor,
-        star: Star,
-    ) -> None:
-        super().__init__(kernels, weight, bias)
-        self.u = u
-        self.v = v
+    It stands beside the matrix and corrects its products while theta counts; a model without theta has none.
+    """
+
+    def __init__(self, weight: Weight, u: torch.Tensor, v: torch.Tensor, star: Star) -> None:
+        self.weight = weight
         self._star = star
-        self._compute = self._starred
+        self.replace(u, v)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[T, n] to [T, m]."""
-        return self._compute(x)
+    @property
+    def u(self) -> torch.Tensor:
+        """float32 [r, m]."""
+        return self._u
+
+    @property
+    def v(self) -> torch.Tensor:
+        """float32 [r, n]."""
+        return self._v
+
+    def replace(self, u: torch.Tensor, v: torch.Tensor) -> None:
+        """Take other factors, u [r, m] and v [r, n] of any rank; rank 0 is the baseline."""
+        self._u, self._v = u, v
+        self.enable(self._star.enabled)
 
     def load(self, factors: ThetaFactors | None) -> None:
-        """Take other factors, of any rank; None is the baseline, theta of rank 0."""
+        """Take the factors of a file; None is the baseline."""
         if factors is None:
-            self.u, self.v = self.u[:0], self.v[:0]
+            self.replace(self.u[:0], self.v[:0])
         else:
-            self.u, self.v = (torch.from_numpy(rows).to(self.u.device) for rows in factors.rows())
+            u, v = (torch.from_numpy(rows).to(self.u.device) for rows in factors.rows())
+            self.replace(u, v)
 
     def enable(self, on: bool) -> None:
         """With theta if there is any, or without."""
-        self._compute = self._starred if on and len(self.u) else super().__call__
-
-    def _starred(self, x: torch.Tensor) -> torch.Tensor:
-        return self._kernels.star_linear(x, self.weight, self.bias, self.u, self.v, self._star.half_gamma)
+        counts = on and len(self.u) > 0
+        self.weight.correct(Correction(self.u, self.v, self._star.half_gamma) if counts else None)

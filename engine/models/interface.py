@@ -6,7 +6,7 @@ import torch
 
 from engine.architectures import CacheShape
 from engine.batch import Batch
-from engine.kernels import Kernels
+from engine.kernels import Kernels, Layers
 from engine.kv_cache import KVCache
 from engine.layers import Star
 
@@ -14,32 +14,32 @@ from engine.layers import Star
 class Model(ABC):
     """A loaded model: weights in their kernels' form, and the way through them.
 
-    `kernels` are those that its layers compute with. `star` is its theta, None for a baseline model. The
-    three parts of the way, and `block` with `cache` None, are differentiable in theta's factors.
+    `kernels` are those that it computes with. `star` is its theta, None for a baseline model. `layers` are
+    the two halves of each block in turn. With the reference kernels the three parts of the way, and `block`
+    with `cache` None, are differentiable in theta's factors.
     """
 
     cache_shape: CacheShape
     kernels: Kernels
     star: Star | None
+    layers: Layers
 
     @abstractmethod
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Token ids [T] to the input of the first block, [T, width]."""
 
     @abstractmethod
-    def block(self, number: int, x: torch.Tensor, batch: Batch, cache: KVCache | None) -> torch.Tensor:
-        """One block, [T, width] to [T, width]. Without a cache each row attends within the batch."""
-
-    @abstractmethod
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Output of the last block [n, width] to logits, float32 [n, vocab]."""
+
+    def block(self, number: int, x: torch.Tensor, batch: Batch, cache: KVCache | None) -> torch.Tensor:
+        """One block, [T, width] to [T, width]. Without a cache each row attends within the batch."""
+        return self.kernels.forward(x, self.layers[2 * number : 2 * number + 2], batch, cache)
 
     def __call__(self, batch: Batch, cache: KVCache | None) -> torch.Tensor:
         """Run the batch, writing its keys and values; logits float32 [n, vocab] of the wanted rows.
 
         Without a cache the batch must be one whole text (`Batch.of_one`).
         """
-        x = self.embed(batch.token_ids)
-        for number in range(self.cache_shape.layers):
-            x = self.block(number, x, batch, cache)
+        x = self.kernels.forward(self.embed(batch.token_ids), self.layers, batch, cache)
         return self.logits(x[batch.logit_rows])

@@ -3,9 +3,8 @@
 import torch
 
 from engine.architectures import LlamaConfig
-from engine.batch import Batch
-from engine.kv_cache import KVCache
-from engine.layers import Attention, Rope
+from engine.kernels import FeedForward, Rotation, SelfAttention
+from engine.layers import rotation
 from engine.models.interface import Model
 from engine.models.loader import Loader
 
@@ -17,46 +16,43 @@ class Llama(Model):
         """`positions`: the context length that the rotation is prepared for."""
         self.cache_shape = config.cache_shape
         self.kernels = load.kernels
-        self._embedding = load.embedding("token_embd")
+        self._embedding = load.matrix("token_embd")
         divisors = load.optional_vector("rope_freqs.weight")
-        self._rope = Rope(config.rope, positions, load.kernels.device, divisors)
-        self._blocks = [_Block(config, load, number) for number in range(config.layers)]
+        turn = rotation(config.rope, positions, load.kernels.device, divisors)
+        self.layers = tuple(
+            layer for number in range(config.layers) for layer in _block(config, load, number, turn)
+        )
         self._norm = load.norm("output_norm", config.epsilon)
         # Without an output matrix of its own the model speaks through its embedding.
-        self._output = load.linear("output" if load.has("output") else "token_embd")
+        self._output = load.matrix("output" if load.has("output") else "token_embd")
         self.star = load.star
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._embedding(ids)
-
-    def block(self, number: int, x: torch.Tensor, batch: Batch, cache: KVCache | None) -> torch.Tensor:
-        return self._blocks[number](x, self._rope.at(batch.positions), batch, cache)
+        return self.kernels.embed(ids, self._embedding)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        return self._output(self._norm(x)).float()
+        return self.kernels.linear(x, self._output, self._norm)
 
 
-class _Block:
-    """Attention and feed-forward network, each behind a norm and beside a residual."""
-
-    def __init__(self, config: LlamaConfig, load: Loader, number: int) -> None:
-        at = f"blk.{number}"
-        self._kernels = load.kernels
-        self._attention_norm = load.norm(f"{at}.attn_norm", config.epsilon)
-        self._q = load.linear(f"{at}.attn_q")
-        self._k = load.linear(f"{at}.attn_k")
-        self._v = load.linear(f"{at}.attn_v")
-        self._attention = Attention(load.kernels, number, config.key_dim, config.value_dim)
-        self._out = load.linear(f"{at}.attn_output")
-        self._ffn_norm = load.norm(f"{at}.ffn_norm", config.epsilon)
-        self._gate = load.linear(f"{at}.ffn_gate")
-        self._up = load.linear(f"{at}.ffn_up")
-        self._down = load.linear(f"{at}.ffn_down")
-
-    def __call__(
-        self, x: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor], batch: Batch, cache: KVCache | None
-    ) -> torch.Tensor:
-        h = self._attention_norm(x)
-        x = x + self._out(self._attention(self._q(h), self._k(h), self._v(h), angles, batch, cache))
-        h = self._ffn_norm(x)
-        return x + self._down(self._kernels.silu_mul(self._gate(h), self._up(h)))
+def _block(
+    config: LlamaConfig, load: Loader, number: int, turn: Rotation
+) -> tuple[SelfAttention, FeedForward]:
+    at = f"blk.{number}"
+    attention = SelfAttention(
+        norm=load.norm(f"{at}.attn_norm", config.epsilon),
+        q=load.matrix(f"{at}.attn_q"),
+        k=load.matrix(f"{at}.attn_k"),
+        v=load.matrix(f"{at}.attn_v"),
+        out=load.matrix(f"{at}.attn_output"),
+        rotation=turn,
+        cache_layer=number,
+        key_dim=config.key_dim,
+        value_dim=config.value_dim,
+    )
+    feed_forward = FeedForward(
+        norm=load.norm(f"{at}.ffn_norm", config.epsilon),
+        gate=load.matrix(f"{at}.ffn_gate"),
+        up=load.matrix(f"{at}.ffn_up"),
+        down=load.matrix(f"{at}.ffn_down"),
+    )
+    return attention, feed_forward

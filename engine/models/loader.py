@@ -1,12 +1,12 @@
-"""Takes tensors out of a judged file and makes layers of them."""
+"""Takes tensors out of a judged file and gives them to the kernels."""
 
 import logging
 
 import torch
 
 from engine.gguf import NATIVE_TYPES, GGUFFile
-from engine.kernels import Kernels, Weight
-from engine.layers import Embedding, PackedLinear, RMSNorm, Star, StarLinear
+from engine.kernels import Kernels, Norm, Weight
+from engine.layers import Star, StarLinear
 from engine.theta import Theta
 from engine.theta.names import corrected_tensor
 
@@ -14,7 +14,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Loader:
-    """Layers by the names of the file's tensors, without their `.weight`."""
+    """Matrices and vectors by the names of the file's tensors, without their `.weight`."""
 
     def __init__(self, file: GGUFFile, kernels: Kernels, theta: Theta | None = None) -> None:
         """`file` and `theta`: as `open_model` and `read_theta` have found them good."""
@@ -33,24 +33,27 @@ class Loader:
                 ", ".join(sorted(ggml_type.name for ggml_type in foreign)),
             )
 
-    def linear(self, name: str) -> PackedLinear:
-        """A matrix, with the bias of the same name if the file has one, and theta if there is any."""
-        weight, bias = self._matrix(name), self.optional_vector(f"{name}.bias")
-        factors = self._star_factors(f"{name}.weight")
-        if factors is None or self.star is None:
-            return PackedLinear(self.kernels, weight, bias)
-        u, v = (factor.to(self.kernels.device) for factor in factors)
-        layer = StarLinear(self.kernels, weight, bias, u, v, self.star)
-        self.star.layers[f"{name}.weight"] = layer
-        return layer
+    def matrix(self, name: str) -> Weight:
+        """A matrix, with the bias of the same name if the file has one, and theta if there is any.
 
-    def embedding(self, name: str) -> Embedding:
-        """A table of rows. A linear layer of the same name shares its memory."""
-        return Embedding(self.kernels, self._matrix(name))
+        Asked for twice, for the embedding and for the output, it is the same.
+        """
+        if name in self._matrices:
+            return self._matrices[name]
+        info = self._file.tensors[f"{name}.weight"]
+        rows, columns = info.shape
+        bias = self.optional_vector(f"{name}.bias")
+        weight = self.kernels.pack(self._file.data(info.name), info.type, (rows, columns), bias)
+        self._matrices[name] = weight
+        factors = self._star_factors(info.name)
+        if factors is not None and self.star is not None:
+            u, v = (factor.to(self.kernels.device) for factor in factors)
+            self.star.layers[info.name] = StarLinear(weight, u, v, self.star)
+        return weight
 
-    def norm(self, name: str, epsilon: float) -> RMSNorm:
+    def norm(self, name: str, epsilon: float) -> Norm:
         """A normalisation."""
-        return RMSNorm(self.kernels, self._vector(f"{name}.weight"), epsilon)
+        return Norm(self._vector(f"{name}.weight"), epsilon)
 
     def optional_vector(self, name: str) -> torch.Tensor | None:
         """float32 [n], or None where the file has no tensor of that full name."""
@@ -67,14 +70,6 @@ class Loader:
             return None
         u, v = factors.rows()
         return torch.from_numpy(u), torch.from_numpy(v)
-
-    def _matrix(self, name: str) -> Weight:
-        if name not in self._matrices:
-            info = self._file.tensors[f"{name}.weight"]
-            rows, columns = info.shape
-            data = self._file.data(info.name)
-            self._matrices[name] = self.kernels.pack(data, info.type, (rows, columns))
-        return self._matrices[name]
 
     def _vector(self, full: str) -> torch.Tensor:
         return torch.from_numpy(self._file.dequantize(full)).to(self.kernels.device)

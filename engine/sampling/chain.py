@@ -26,6 +26,11 @@ class Chain:
     cut: int
     candidates: tuple[OnCandidates, ...]
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the best token always wins."""
+        return self.cut == 1
+
     def __call__(self, logits: torch.Tensor, context: Sequence[int]) -> Candidates:
         """Candidates for the draw from the model's logits, float32 [vocab], which are left alone."""
         if self.vocabulary:

@@ -14,6 +14,7 @@ from engine.tokenizer.pretokenizers import pre_tokenizer
 from engine.tokenizer.vocabulary import Vocabulary
 
 MAX_MERGES = 1 << 21
+_MERGES = "tokenizer.ggml.merges"
 
 
 def byte_pair_codec(vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> Codec:
@@ -21,8 +22,18 @@ def byte_pair_codec(vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> Code
     pre = pre_tokenizer(read(metadata, "tokenizer.ggml.pre", str))
     add_bos = read(metadata, "tokenizer.ggml.add_bos_token", bool)
     splits = [Split(Regex(pattern), "isolated") for pattern in pre.patterns]
+    lines = _merge_lines(metadata)
+    merges = [(line[:cut], line[cut + 1 :]) for line in lines if (cut := _cut(line)) > 0]
+    try:
+        model = BPE(vocabulary.ids, merges, ignore_merges=pre.ignore_merges)
+    except Exception:
+        model = None
+    # The library looks for the three tokens of each merge itself; only a fault is worth a look of ours.
+    if model is None or len(merges) < len(lines):
+        bad = next((line for line in lines if not _joins(line, vocabulary.ids)), "")
+        raise ModelFileError(f"{_MERGES} has an entry that joins no two tokens to a third: {bad[:80]!r}")
     return Codec(
-        model=BPE(vocabulary.ids, _merges(vocabulary, metadata), ignore_merges=pre.ignore_merges),
+        model=model,
         normalizer=None,
         pre_tokenizer=Sequence([*splits, ByteLevel(add_prefix_space=False, use_regex=False)]),
         to_bytes=_to_bytes,
@@ -32,24 +43,24 @@ def byte_pair_codec(vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> Code
     )
 
 
-def _merges(vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
-    key = "tokenizer.ggml.merges"
-    lines = read_list(metadata, key, (str,))
+def _merge_lines(metadata: Mapping[str, Any]) -> list[str]:
+    """The file's merges; of two equal ones the first counts."""
+    lines = read_list(metadata, _MERGES, (str,))
     if lines is None:
-        raise ModelFileError(f"{key} is missing: the file has no usable tokenizer")
+        raise ModelFileError(f"{_MERGES} is missing: the file has no usable tokenizer")
     if len(lines) > MAX_MERGES:
-        raise ModelFileError(f"{key} has {len(lines)} entries; at most {MAX_MERGES} are accepted")
-    ids = vocabulary.ids
-    merges: dict[tuple[str, str], None] = {}
-    for line in lines:
-        # the left part may itself begin with a space
-        cut = line.find(" ", 1)
-        left, right = line[:cut], line[cut + 1 :]
-        if cut < 0 or left not in ids or right not in ids or left + right not in ids:
-            raise ModelFileError(f"{key} has an entry that joins no two tokens to a third: {line[:80]!r}")
-        # of two equal pairs the first counts
-        merges.setdefault((left, right))
-    return list(merges)
+        raise ModelFileError(f"{_MERGES} has {len(lines)} entries; at most {MAX_MERGES} are accepted")
+    return list(dict.fromkeys(lines))
+
+
+def _cut(line: str) -> int:
+    """Where a merge's parts meet; the left one may itself begin with a space."""
+    return line.find(" ", 1)
+
+
+def _joins(line: str, ids: Mapping[str, int]) -> bool:
+    left, right = line[: _cut(line)], line[_cut(line) + 1 :]
+    return _cut(line) > 0 and left in ids and right in ids and left + right in ids
 
 
 def _byte_characters() -> dict[str, int]:

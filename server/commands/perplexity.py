@@ -33,6 +33,7 @@ def perplexity(
         context_length=context,
         threads=wishes.threads,
         device=wishes.device,
+        kernels=wishes.kernels,
         kv_tokens=context,
         theta=wishes.theta,
         theta_path=wishes.theta_path,

@@ -28,6 +28,7 @@ def choose_start(asked: EngineConfig) -> Start:
     set_up_process()
     wishes = Wishes(
         device=asked.device,
+        kernels=asked.kernels,
         contextsize=asked.context_length,
         kvtokens=asked.kv_tokens,
         threads=asked.threads,
@@ -40,6 +41,7 @@ def choose_start(asked: EngineConfig) -> Start:
     config = replace(
         asked,
         device=choice.device.value,
+        kernels=choice.kernels.value,
         context_length=choice.context.value,
         kv_tokens=choice.kv_tokens.value,
         threads=choice.threads.value,

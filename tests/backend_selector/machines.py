@@ -29,6 +29,7 @@ TINY = FileFacts(
     trained_context=8192,
     kv_bytes_per_token=45 * 1024,
     matrix_bytes=540 * MIB,
+    packed_bytes=90 * MIB,
     other_bytes=MIB,
 )
 """About SmolLM2-135M."""

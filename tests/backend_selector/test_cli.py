@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.native import native_kernels
 from tests.support.gguf_files import write_llama
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ def test_json(star_model: Path) -> None:
     assert choice["layers"]["value"] == [["cpu", 2]]
     assert choice["koboldcpp"][0] == "koboldcpp"
     assert said["model"]["path"] == str(star_model)
-    assert said["machine"]["kernels"] == ["reference"]
+    assert said["machine"]["kernels"] == [*native_kernels(), "reference"]
 
 
 def test_theta_can_be_left_out(star_model: Path) -> None:

@@ -21,6 +21,8 @@ from tests.backend_selector.machines import (
     machine,
 )
 
+NATIVE = ("avx2", "portable", "reference")
+
 
 def worst(findings: Iterable[Finding], subject: str) -> Finding:
     order = list(Verdict)
@@ -29,7 +31,7 @@ def worst(findings: Iterable[Finding], subject: str) -> Finding:
 
 @pytest.mark.parametrize("facts", [LAPTOP, WORKSTATION])
 def test_healthy_machines(facts: MachineFacts) -> None:
-    findings = list(diagnose_machine(facts))
+    findings = list(diagnose_machine(replace(facts, kernels=NATIVE)))
     assert {finding.verdict for finding in findings} == {Verdict.OK}
     assert {finding.subject for finding in findings} == {
         "python",
@@ -54,6 +56,7 @@ def test_healthy_machines(facts: MachineFacts) -> None:
         (replace(LAPTOP, cuda_driver=True, cuda_fault="driver too old"), "cuda", "warning", "too old"),
         (replace(LAPTOP, cuda_driver=True, torch=None), "cuda", "warning", "no torch"),
         (replace(LAPTOP, cpu=CpuFacts("Old", 2, ())), "cpu", "warning", "AVX2"),
+        (LAPTOP, "kernels", "warning", "C++ compiler"),
         (machine(GIB // 2), "memory", "warning", "close"),
         (machine(100 * MIB), "memory", "problem", "close"),
     ],

@@ -14,6 +14,7 @@ from backend_selector.select import select_backend
 from engine.config import EngineConfig
 from engine.errors import ModelFileError
 from engine.gguf import GGUFFile, open_gguf
+from engine.native import native_kernels
 from tests.backend_selector.machines import LAPTOP
 from tests.backend_selector.theta_files import TENSOR, theta_keys, theta_tensors, write_sidecar
 from tests.support.gguf_files import write_llama
@@ -114,7 +115,7 @@ def test_this_machine() -> None:
     assert 0 < facts.available_memory <= facts.total_memory
     assert facts.python.startswith(f"{sys.version_info[0]}.{sys.version_info[1]}.")
     assert facts.torch is not None
-    assert facts.kernels == ("reference",)
+    assert facts.kernels == (*native_kernels(), "reference")
 
 
 def test_a_machine_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:

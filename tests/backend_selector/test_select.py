@@ -42,6 +42,23 @@ def test_a_plain_model_on_a_laptop() -> None:
     assert choice.warnings == ()
 
 
+def test_native_kernels_keep_the_model_packed_and_the_cache_in_half() -> None:
+    facts = replace(LAPTOP, kernels=("avx2", "portable", "reference"))
+    choice = select_backend(TINY, facts, Wishes())
+    assert choice.kernels.value == "avx2"
+    assert "8 bits" in choice.dtype.reason
+    assert choice.memory == round(1.04 * 90 * MIB) + MIB + 4 * 4096 * 45 * 512
+    assert select_backend(TINY, facts, Wishes(kernels="reference")).memory > choice.memory
+    assert (
+        select_backend(TINY, replace(WORKSTATION, kernels=facts.kernels), Wishes()).kernels.value
+        == "reference"
+    )
+    with pytest.raises(ConfigError, match=r"no kernels 'avx2' on cuda:1; there are: reference"):
+        select_backend(
+            TINY, replace(WORKSTATION, kernels=facts.kernels), Wishes(device="cuda:1", kernels="avx2")
+        )
+
+
 @pytest.mark.parametrize(
     ("file", "wishes", "engine", "gamma"),
     [

@@ -25,7 +25,7 @@ from tests.support.stars import write_star_model
 def engine(tmp_path: Path, request: pytest.FixtureRequest) -> Engine:
     base = write_llama(tmp_path / "base.gguf", tokenizer=request.param, **SIZES)
     path, _ = write_star_model(tmp_path / "star.nkat", base)
-    return Engine.load(EngineConfig(path, context_length=64, device="cpu", threads=1))
+    return Engine.load(EngineConfig(path, context_length=64, device="cpu", threads=1, kernels="reference"))
 
 
 def test_perplexities_are_the_engines(engine: Engine) -> None:

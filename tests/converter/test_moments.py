@@ -11,7 +11,7 @@ from tests.converter.jobs import Bench, random_windows, trainable
 
 
 def weight() -> DenseWeight:
-    return DenseWeight(torch.zeros(3, 8))
+    return DenseWeight(torch.zeros(3, 8), None)
 
 
 def inputs(tokens: int, seed: int) -> torch.Tensor:

@@ -65,7 +65,7 @@ def test_balanced_factors_are_the_same_theta(bench: Bench) -> None:
     model = trainable(bench.base)
     disturb(model)
     layer = model.layers["blk.0.attn_q.weight"]
-    layer.v = layer.v * torch.tensor([[127.0], [1e-3], [1.0], [0.0]])
+    layer.replace(layer.u, layer.v * torch.tensor([[127.0], [1e-3], [1.0], [0.0]]))
     before = model.logits(IDS)
     model.balance()
     torch.testing.assert_close(model.logits(IDS), before, atol=1e-4, rtol=1e-4)

@@ -146,9 +146,8 @@ def test_going_on_is_as_if_nothing_had_happened(bench: Bench) -> None:
     trainer = Trainer(early, windows, language_loss, schedule, seed=1)
     take(trainer, 2)
     for name, layer in late.layers.items():
-        layer.u, layer.v = (
-            factor.detach().clone() for factor in (early.layers[name].u, early.layers[name].v)
-        )
+        u, v = (factor.detach().clone() for factor in (early.layers[name].u, early.layers[name].v))
+        layer.replace(u, v)
     other = Trainer(late, windows, language_loss, schedule, seed=1)
     other.restore(2, trainer.state())
     take(other, 3)

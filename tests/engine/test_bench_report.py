@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,8 +29,8 @@ def model(tiny_model: Path) -> tuple[Path, Theta]:
     return write_star_model(tiny_model.with_name("report.nkat"), tiny_model)
 
 
-def load(path: Path, theta: bool = True) -> Engine:
-    return Engine.load(EngineConfig(path, context_length=64, device="cpu", threads=1, theta=theta))
+def load(path: Path, **others: Any) -> Engine:
+    return Engine.load(EngineConfig(path, context_length=64, device="cpu", threads=1, **others))
 
 
 def silent(name: str, done: int, total: int) -> None:
@@ -54,7 +55,7 @@ def test_the_error_of_the_change_is_that_of_the_paired_differences(
     oracle, plain = NumpyLlama(tiny_model), NumpyLlama(tiny_model)
     for name, one in model[1].factors.items():
         oracle.weights[name] += 0.5 * model[1].gamma * one.matrix().astype(np.float64)
-    engine = load(model[0])
+    engine = load(model[0], kernels="reference")
     ids = engine.tokenizer.encode(TEXT.content)[:32]
     *_, pair = compare_perplexity(engine, TEXT.content, context=32, windows=1)
     differences = plain.log_likelihoods(ids, 17) - oracle.log_likelihoods(ids, 17)
@@ -95,8 +96,8 @@ def test_compare(model: tuple[Path, Theta]) -> None:
 
 
 def test_bench_with_theta(model: tuple[Path, Theta]) -> None:
-    report = run_bench(load(model[0]), 0.5, PLAN, silent)
-    *_, found = measure_perplexity(load(model[0]), TEXT.content, context=16, windows=3)
+    report = run_bench(load(model[0], kernels="reference"), 0.5, PLAN, silent)
+    *_, found = measure_perplexity(load(model[0], kernels="reference"), TEXT.content, context=16, windows=3)
     assert report.theta_enabled
     assert (report.rank, report.gamma, report.device, report.kernels) == (4, 0.97, "cpu", "reference")
     assert report.overhead_percentage is not None

@@ -5,6 +5,7 @@ import io
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from engine.perplexity import measure_perplexity
 from tests.engine.driving import request
 from tests.engine.models.numpy_llama import NumpyLlama
 from tests.support.gguf_files import write_llama
+from tests.support.kernels import ALL, FASTEST_AND_REFERENCE
 
 LLAMA_CPP = {1: 12.5967, 5: 21.8405, 10: 25.6883, 20: 27.9727}
 """WikiText-2 test, windows of 512: the figures of llama.cpp after so many windows."""
@@ -23,8 +25,8 @@ LLAMA_CPP = {1: 12.5967, 5: 21.8405, 10: 25.6883, 20: 27.9727}
 TEXT = "The hello world and the world is to hello of a thing. " * 4
 
 
-def load(path: Path) -> Engine:
-    return Engine.load(EngineConfig(path, context_length=128, device="cpu", threads=1))
+def load(path: Path, **others: Any) -> Engine:
+    return Engine.load(EngineConfig(path, context_length=128, device="cpu", threads=1, **others))
 
 
 def by_definition(path: Path, ids: list[int], context: int, bos: int | None) -> list[float]:
@@ -41,14 +43,17 @@ def by_definition(path: Path, ids: list[int], context: int, bos: int | None) -> 
 
 @pytest.mark.parametrize("tokenizer", ["gpt2", "llama"])
 @pytest.mark.parametrize("context", [8, 32])
-def test_definition(tokenizer: str, context: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernels", ALL)
+def test_definition(tokenizer: str, context: int, kernels: str, tmp_path: Path) -> None:
     path = write_llama(tmp_path / "model.gguf", tokenizer=tokenizer, type="F32", context_length=128)
-    engine = load(path)
+    engine = load(path, kernels=kernels)
     ids = engine.tokenizer.encode(TEXT)
     expected = by_definition(path, ids, context, 1 if tokenizer == "llama" else None)
     found = list(measure_perplexity(engine, TEXT, context=context))
     assert [result.windows for result in found] == list(range(1, len(ids) // context + 1))
-    np.testing.assert_allclose([result.perplexity for result in found], expected, rtol=1e-4)
+    # the native kernels keep keys and values in half precision
+    tolerance = 1e-4 if kernels == "reference" else 2e-3
+    np.testing.assert_allclose([result.perplexity for result in found], expected, rtol=tolerance)
     assert found[-1].tokens == len(found) * (context - context // 2 - 1)
     assert all(result.total_windows == len(found) and result.context == context for result in found)
     engine.check_integrity()
@@ -57,7 +62,7 @@ def test_definition(tokenizer: str, context: int, tmp_path: Path) -> None:
 
 def test_error_is_that_of_the_mean(tmp_path: Path) -> None:
     path = write_llama(tmp_path / "model.gguf", type="F32", context_length=128)
-    engine = load(path)
+    engine = load(path, kernels="reference")
     ids = engine.tokenizer.encode(TEXT)[:32]
     logs = NumpyLlama(path).log_likelihoods(ids, 17)
     (found,) = measure_perplexity(engine, TEXT, context=32, windows=1)
@@ -110,10 +115,14 @@ def test_figures_of_llama_cpp(smollm2_engine: Engine) -> None:
             assert found.perplexity == pytest.approx(LLAMA_CPP[found.windows], rel=0.005), found
 
 
-def test_a_text_that_everybody_has(smollm2_engine: Engine) -> None:
-    """A text that comes with every Python and never changes; the figure is `NumpyLlama`'s, in float64."""
+@pytest.mark.parametrize("kernels", FASTEST_AND_REFERENCE)
+def test_a_text_that_everybody_has(smollm2: Path, kernels: str) -> None:
+    """A text that comes with every Python and never changes; the figure is `NumpyLlama`'s, in float64.
+
+    Activations of 8 bits move the mean of so few tokens by up to 3 %, up or down.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         zen = codecs.decode(importlib.import_module("this").s, "rot13")
-    *_, found = measure_perplexity(smollm2_engine, zen, context=64)
+    *_, found = measure_perplexity(load(smollm2, kernels=kernels), zen, context=64)
     assert (found.windows, found.tokens) == (3, 93)
-    assert found.perplexity == pytest.approx(12.47723, rel=1e-3)
+    assert found.perplexity == pytest.approx(12.47723, rel=1e-3 if kernels == "reference" else 0.05)

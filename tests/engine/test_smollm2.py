@@ -9,7 +9,7 @@ import torch
 from engine.architectures import open_model
 from engine.batch import Batch
 from engine.engine import Engine
-from engine.kernels import Weight
+from engine.kernels import Norm, Weight
 from engine.kernels.reference import ReferenceKernels
 from engine.models import Loader, Model, load_model
 from engine.types import SamplingParams
@@ -27,11 +27,13 @@ class EightBitActivations(ReferenceKernels):
     have to be told from it with a tolerance that tells nothing.
     """
 
-    def linear(self, x: torch.Tensor, weight: Weight, bias: torch.Tensor | None = None) -> torch.Tensor:
+    def linear(self, x: torch.Tensor, weight: Weight, norm: Norm | None = None) -> torch.Tensor:
+        if norm is not None:
+            x = self.rms_norm(x, norm)
         blocks = x.reshape(len(x), -1, 32)
         scale = (blocks.abs().amax(-1, keepdim=True) / 127).half().float()
         rounded = (blocks / scale.clamp(min=1e-30)).round().clamp(-127, 127) * scale
-        return super().linear(rounded.reshape(x.shape), weight, bias)
+        return super().linear(rounded.reshape(x.shape), weight)
 
 
 @pytest.fixture(scope="module")

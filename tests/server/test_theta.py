@@ -14,6 +14,7 @@ from converter.writer import write_sidecar
 from engine.gguf import open_gguf
 from engine.theta.names import theta_names
 from engine.worker import EngineWorker
+from engine.native import native_kernels
 from server.commands.start import choose_start
 from server.settings import Settings
 from tests.server.live import LiveServer, serving
@@ -98,11 +99,18 @@ def test_what_the_user_leaves_open_is_filled_in(star_model: Path) -> None:
     assert config.context_length == 4096
     assert config.kv_tokens is not None
     assert config.threads is not None
+    assert config.kernels == (*native_kernels(), "reference")[0]
 
 
 def test_what_the_user_says_counts(star_model: Path) -> None:
     given = Settings(
-        model=star_model, device="cpu", contextsize=300, kvtokens=700, threads=1, theta_gamma=0.5
+        model=star_model,
+        device="cpu",
+        kernels="reference",
+        contextsize=300,
+        kvtokens=700,
+        threads=1,
+        theta_gamma=0.5,
     ).engine_config()
     assert choose_start(given).config == given
 
@@ -122,7 +130,8 @@ def test_the_start_table(star_model: Path) -> None:
         "import os, signal, sys, threading\nimport server.commands.web as web\n"
         "web.run = lambda worker, settings, listener, ready: ready()\n"
         f"sys.argv = ['nkat', 'serve', '--model', {str(star_model)!r}, '--port', '0', '--device', 'cpu',\n"
-        "            '--contextsize', '300', '--threads', '1', '--theta-gamma', '0.95']\n"
+        "            '--contextsize', '300', '--threads', '1', '--theta-gamma', '0.95',
+            '--kernels', 'reference']\n"
         "from server.cli import main\nmain()\n"
     )
     done = subprocess.run(

@@ -3,33 +3,22 @@
 import numpy as np
 import pytest
 import torch
-from gguf import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.batch import Batch, Span
 from engine.gguf import GGMLType
-from engine.kernels import Kernels, Weight, select_kernels
+from engine.kernels import FeedForward, Norm, select_kernels
 from engine.kernels.reference import DenseWeight, PackedWeight, ReferenceKernels
-from tests.support.gguf_files import random_tensor
+from tests.engine.kernels.operands import CPU, batch_of, matrix, random
 
-CPU = torch.device("cpu")
 KERNELS = ReferenceKernels(CPU, dense_bytes=0)
 
 
-def random(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def weight(kernels: Kernels, name: str, shape: tuple[int, int]) -> tuple[Weight, np.ndarray]:
-    """A packed matrix and what the reference package takes it for."""
-    tensor = random_tensor(np.random.default_rng(3), name, shape)
-    values = dequantize(tensor.data, tensor.type).astype(np.float64)
-    return kernels.pack(tensor.data.view(np.uint8), GGMLType[name], shape), values
-
-
 def test_select_gives_the_reference() -> None:
-    assert select_kernels(CPU, dense_bytes=0).name == "reference"
+    kernels = select_kernels(CPU, dense_bytes=0, threads=1, name="reference")
+    assert isinstance(kernels, ReferenceKernels)
+    assert kernels.name == "reference"
 
 
 @pytest.mark.parametrize("name", ["F32", "F16", "Q4_1", "Q8_0", "Q4_K"])
@@ -37,25 +26,25 @@ def test_select_gives_the_reference() -> None:
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 def test_linear(name: str, dense: bool, bias: bool) -> None:
     kernels = ReferenceKernels(CPU, dense_bytes=2**20 if dense else 0)
-    matrix, values = weight(kernels, name, (48, 256))
-    assert isinstance(matrix, DenseWeight if dense else PackedWeight)
-    x = random(1, 5, 256)
     b = random(2, 48) if bias else None
+    weight, values = matrix(kernels, name, (48, 256), bias=b)
+    assert isinstance(weight, DenseWeight if dense else PackedWeight)
+    x = random(1, 5, 256)
     expected = x.double().numpy() @ values.T + (0 if b is None else b.double().numpy())
-    np.testing.assert_allclose(kernels.linear(x, matrix, b).numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(kernels.linear(x, weight).numpy(), expected, atol=1e-4)
 
 
 def test_linear_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.kernels.reference._SLAB_ELEMENTS", 7 * 256)
-    matrix, values = weight(KERNELS, "Q4_1", (48, 256))
-    assert isinstance(matrix, PackedWeight)
+    weight, values = matrix(KERNELS, "Q4_1", (48, 256))
+    assert isinstance(weight, PackedWeight)
     x = random(1, 3, 256)
-    np.testing.assert_allclose(KERNELS.linear(x, matrix), x.double().numpy() @ values.T, atol=1e-4)
+    np.testing.assert_allclose(KERNELS.linear(x, weight), x.double().numpy() @ values.T, atol=1e-4)
 
 
 def test_the_way_back_through_a_packed_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.kernels.reference._SLAB_ELEMENTS", 7 * 256)
-    matrix, values = weight(KERNELS, "Q4_1", (48, 256))
+    weight, values = matrix(KERNELS, "Q4_1", (48, 256))
     x = random(1, 3, 256).requires_grad_()
     kept: list[torch.Size] = []
 
@@ -64,7 +53,7 @@ def test_the_way_back_through_a_packed_matrix(monkeypatch: pytest.MonkeyPatch) -
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        y = KERNELS.linear(x, matrix)
+        y = KERNELS.linear(x, weight)
     assert kept == [], "the graph holds dequantised weights"
     gradient = random(2, 3, 48)
     y.backward(gradient)  # type: ignore[no-untyped-call]
@@ -75,9 +64,9 @@ def test_the_way_back_through_a_packed_matrix(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("dense", [True, False], ids=["dense", "packed"])
 def test_embed(dense: bool) -> None:
     kernels = ReferenceKernels(CPU, dense_bytes=2**20 if dense else 0)
-    matrix, values = weight(kernels, "Q4_1", (40, 64))
+    weight, values = matrix(kernels, "Q4_1", (40, 64))
     ids = [39, 0, 7, 7]
-    found = kernels.embed(torch.tensor(ids), matrix)
+    found = kernels.embed(torch.tensor(ids), weight)
     np.testing.assert_allclose(found.numpy(), values[ids], atol=1e-6)
 
 
@@ -94,7 +83,14 @@ def test_rms_norm(epsilon: float) -> None:
     x, w = random(1, 4, 32), random(2, 32)
     a = x.double().numpy()
     expected = a / np.sqrt((a * a).mean(-1, keepdims=True) + epsilon) * w.double().numpy()
-    np.testing.assert_allclose(KERNELS.rms_norm(x, w, epsilon).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(KERNELS.rms_norm(x, Norm(w, epsilon)).numpy(), expected, atol=1e-5)
+
+
+def test_linear_behind_a_norm() -> None:
+    weight, _ = matrix(KERNELS, "Q4_1", (48, 256), bias=random(4, 48))
+    x, norm = random(1, 3, 256), Norm(random(2, 256), 1e-5)
+    expected = KERNELS.linear(KERNELS.rms_norm(x, norm), weight)
+    assert torch.equal(KERNELS.linear(x, weight, norm), expected)
 
 
 @pytest.mark.parametrize("turned", [8, 6, 2])
@@ -116,18 +112,6 @@ def test_store_kv_writes_its_slots_alone() -> None:
     assert torch.equal(values[[4, 1]], v)
     assert not keys[[0, 2, 3, 5]].any()
     assert not values[[0, 2, 3, 5]].any()
-
-
-def batch_of(spans: list[tuple[int, int]], slots: int, seed: int) -> Batch:
-    """A batch of (rows, context) whose contexts lie in scattered slots, each in its own."""
-    order = torch.randperm(slots, generator=torch.Generator().manual_seed(seed))
-    built: list[Span] = []
-    row = used = 0
-    for rows, context in spans:
-        built.append(Span(row, row + rows, order[used : used + context]))
-        row, used = row + rows, used + context
-    none = torch.zeros(0, dtype=torch.int64)
-    return Batch(none, none, none, tuple(built), none)
 
 
 def attention_oracle(
@@ -184,8 +168,14 @@ def test_attention_in_chunks_is_the_whole() -> None:
     torch.testing.assert_close(parts, attend(0, 9), atol=1e-5, rtol=1e-5)
 
 
-def test_silu_mul() -> None:
-    gate, up = 4 * random(1, 3, 16), random(2, 3, 16)
-    a = gate.double().numpy()
-    expected = a / (1 + np.exp(-a)) * up.double().numpy()
-    np.testing.assert_allclose(KERNELS.silu_mul(gate, up).numpy(), expected, atol=1e-5)
+def test_feed_forward() -> None:
+    norm = Norm(random(1, 32), 1e-5)
+    (gate, g), (up, u) = (matrix(KERNELS, name, (64, 32)) for name in ("F32", "Q8_0"))
+    down, d = matrix(KERNELS, "F32", (32, 64))
+    x = 4 * random(2, 3, 32)
+    a = x.double().numpy()
+    h = a / np.sqrt((a * a).mean(-1, keepdims=True) + 1e-5) * norm.weight.double().numpy()
+    gated = h @ g.T
+    expected = a + (gated / (1 + np.exp(-gated)) * (h @ u.T)) @ d.T
+    found = KERNELS.forward(x, (FeedForward(norm, gate, up, down),), Batch.of_one(torch.arange(3)), None)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from engine.architectures.rope_config import RopeConfig
-from engine.layers import Rope
+from engine.kernels import Rotation
+from engine.layers import rotation
 from tests.engine.models.numpy_llama import yarn_angle
 
 CPU = torch.device("cpu")
@@ -19,27 +20,27 @@ def angles(base: float, dimensions: int) -> np.ndarray:
     )
 
 
-def check(rope: Rope, expected: np.ndarray, magnitude: float = 1.0) -> None:
-    cos, sin = rope.at(torch.arange(POSITIONS))
-    np.testing.assert_allclose(cos.numpy(), np.cos(expected) * magnitude, atol=1e-6)
-    np.testing.assert_allclose(sin.numpy(), np.sin(expected) * magnitude, atol=1e-6)
+def check(turn: Rotation, expected: np.ndarray, magnitude: float = 1.0) -> None:
+    np.testing.assert_allclose(turn.cos.numpy(), np.cos(expected) * magnitude, atol=1e-6)
+    np.testing.assert_allclose(turn.sin.numpy(), np.sin(expected) * magnitude, atol=1e-6)
 
 
 @pytest.mark.parametrize(("base", "dimensions"), [(10000.0, 8), (500000.0, 64), (1e6, 2)])
 def test_plain(base: float, dimensions: int) -> None:
-    check(Rope(RopeConfig(dimensions, base), POSITIONS, CPU), angles(base, dimensions))
+    check(rotation(RopeConfig(dimensions, base), POSITIONS, CPU), angles(base, dimensions))
 
 
-def test_positions_are_looked_up_in_any_order() -> None:
-    rope = Rope(RopeConfig(8), POSITIONS, CPU)
-    cos, _ = rope.at(torch.tensor([7, 0, 7]))
-    assert torch.equal(cos[0], cos[2])
-    assert cos[1].tolist() == [1.0] * 4
+def test_a_row_for_each_position() -> None:
+    turn = rotation(RopeConfig(8), POSITIONS, CPU)
+    assert turn.cos.shape == turn.sin.shape == (POSITIONS, 4)
+    assert turn.cos.dtype == turn.sin.dtype == torch.float32
+    assert turn.cos[0].tolist() == [1.0] * 4
+    assert torch.equal(turn.cos[7], rotation(RopeConfig(8), 8, CPU).cos[7])
 
 
 def test_linear_slows_every_pair() -> None:
     config = RopeConfig(16, scaling="linear", factor=4.0)
-    check(Rope(config, POSITIONS, CPU), angles(10000.0, 16) / 4)
+    check(rotation(config, POSITIONS, CPU), angles(10000.0, 16) / 4)
 
 
 def test_llama3_divides_by_the_files_tensor() -> None:
@@ -57,8 +58,8 @@ def test_llama3_divides_by_the_files_tensor() -> None:
             divisors.append(1 / ((1 - smooth) / factor + smooth))
     assert 1 < len(set(divisors)) < dimensions // 2
     tensor = torch.tensor(divisors)
-    rope = Rope(RopeConfig(dimensions, base), POSITIONS, CPU, tensor)
-    check(rope, angles(base, dimensions) / tensor.double().numpy())
+    turn = rotation(RopeConfig(dimensions, base), POSITIONS, CPU, tensor)
+    check(turn, angles(base, dimensions) / tensor.double().numpy())
 
 
 @pytest.mark.parametrize(
@@ -83,4 +84,4 @@ def test_yarn(dimensions: int, base: float, factor: float, original: int, betas:
     expected = np.array(scaled)
     kept = expected[1, :, 0] / plain[1]
     assert kept.min() == pytest.approx(1 / factor)
-    check(Rope(config, POSITIONS, CPU), expected[..., 0], magnitude=expected[0, 0, 1])
+    check(rotation(config, POSITIONS, CPU), expected[..., 0], magnitude=expected[0, 0, 1])

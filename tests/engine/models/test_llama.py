@@ -12,14 +12,16 @@ from engine.kv_cache import KVCache
 from engine.models import Loader, Model, load_model
 from tests.engine.models.numpy_llama import NumpyLlama
 from tests.support.gguf_files import write_llama
+from tests.support.kernels import ALL
 
 IDS = [5, 17, 99, 3, 3, 200, 41, 7, 120, 64, 9, 250]
 CPU = torch.device("cpu")
 
 
-def load(path: Path, *, dense_bytes: int = 2**30, positions: int = 64) -> Model:
+def load(path: Path, kernels: str = "reference", *, dense_bytes: int = 2**30, positions: int = 64) -> Model:
     file = open_model(path)
-    return load_model(file, Loader(file.file, select_kernels(CPU, dense_bytes=dense_bytes)), positions)
+    chosen = select_kernels(CPU, dense_bytes=dense_bytes, threads=1, name=kernels)
+    return load_model(file, Loader(file.file, chosen), positions)
 
 
 def run(model: Model, ids: list[int], chunks: list[int]) -> np.ndarray:
@@ -31,7 +33,7 @@ def run(model: Model, ids: list[int], chunks: list[int]) -> np.ndarray:
         kv_heads=shape.kv_heads,
         key_dim=shape.key_dim,
         value_dim=shape.value_dim,
-        dtype=torch.float32,
+        dtype=model.kernels.cache_dtype,
         device=CPU,
     )
     slots = torch.randperm(64, generator=torch.Generator().manual_seed(1))[: len(ids)]
@@ -75,18 +77,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_logits_are_those_of_the_definition(variant: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernels", ALL)
+def test_logits_are_those_of_the_definition(variant: str, kernels: str, tmp_path: Path) -> None:
     path = write_llama(tmp_path / "model.gguf", **VARIANTS[variant])
     expected = NumpyLlama(path).logits(IDS)
-    found = run(load(path), IDS, [len(IDS)])
+    found = run(load(path, kernels), IDS, [len(IDS)])
     assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, atol=2e-4, rtol=1e-4)
+    if kernels == "reference":
+        np.testing.assert_allclose(found, expected, atol=2e-4, rtol=1e-4)
+    else:
+        # keys and values in half precision, and in front of integers activations of 8 bits
+        error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+        assert error < (1e-3 if VARIANTS[variant]["type"] in ("F32", "F16", "BF16") else 0.04)
 
 
 @pytest.mark.parametrize("chunks", [[1] * 12, [5, 7], [11, 1], [1, 4, 2, 5]])
-def test_chunks_give_what_the_whole_gives(chunks: list[int], tmp_path: Path) -> None:
-    model = load(write_llama(tmp_path / "model.gguf"))
-    np.testing.assert_allclose(run(model, IDS, chunks), run(model, IDS, [12]), atol=1e-4)
+@pytest.mark.parametrize("kernels", ALL)
+def test_chunks_give_what_the_whole_gives(chunks: list[int], kernels: str, tmp_path: Path) -> None:
+    """To the bit with the native kernels."""
+    model = load(write_llama(tmp_path / "model.gguf"), kernels)
+    tolerance = 1e-4 if kernels == "reference" else 0
+    np.testing.assert_allclose(run(model, IDS, chunks), run(model, IDS, [12]), atol=tolerance, rtol=0)
 
 
 def test_weights_kept_packed_give_the_same(tmp_path: Path) -> None:

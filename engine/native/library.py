@@ -1,0 +1,128 @@
+"""The compiled library and its C interface, as `native/api.cpp` declares it. Knows no torch."""
+
+import ctypes
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+_FILE = Path(__file__).with_name("libnkat_kernels.so")
+_VERSION = 1
+
+NATIVE_KERNELS = ("avx2", "portable")
+"""The kernel sets that the library may have, the fastest first."""
+
+
+class CSpan(Structure):
+    """`Span`: rows of one sequence, and the slots of its context."""
+
+    _fields_ = (("start", c_int64), ("stop", c_int64), ("context", c_int64), ("slots", c_void_p))
+
+
+class CBatch(Structure):
+    """`Batch`."""
+
+    _fields_ = (
+        ("rows", c_int64),
+        ("positions", c_void_p),
+        ("slots", c_void_p),
+        ("span_count", c_int64),
+        ("spans", POINTER(CSpan)),
+    )
+
+
+class CCache(Structure):
+    """`Cache`: strides count elements."""
+
+    _fields_ = (
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("key_stride", c_int64),
+        ("value_stride", c_int64),
+    )
+
+
+class CSelfAttention(Structure):
+    """`SelfAttention`."""
+
+    _fields_ = (
+        ("norm", c_void_p),
+        ("epsilon", c_float),
+        ("scale", c_float),
+        ("q", c_void_p),
+        ("k", c_void_p),
+        ("v", c_void_p),
+        ("out", c_void_p),
+        ("cache", c_int64),
+        ("key_dim", c_int64),
+        ("value_dim", c_int64),
+        ("rotated", c_int64),
+        ("cos", c_void_p),
+        ("sin", c_void_p),
+    )
+
+
+class CFeedForward(Structure):
+    """`FeedForward`."""
+
+    _fields_ = (
+        ("norm", c_void_p),
+        ("epsilon", c_float),
+        ("gate", c_void_p),
+        ("up", c_void_p),
+        ("down", c_void_p),
+    )
+
+
+class CLayer(Structure):
+    """`Layer`: one of the two."""
+
+    _fields_ = (("attention", POINTER(CSelfAttention)), ("feed_forward", POINTER(CFeedForward)))
+
+
+_FUNCTIONS = {
+    "nkat_kernels": (c_char_p, c_char_p),
+    "nkat_open": (c_void_p, c_char_p, c_int),
+    "nkat_close": (None, c_void_p),
+    "nkat_pack": (c_void_p, c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p),
+    "nkat_settle": (None, c_void_p),
+    "nkat_forget": (None, c_void_p, c_void_p),
+    "nkat_set_theta": (c_int, c_void_p, c_void_p, c_int, c_void_p, c_void_p, c_void_p),
+    "nkat_linear": (c_int, c_void_p, c_void_p, c_void_p, c_float, c_void_p, c_int64, c_void_p),
+    "nkat_embed": (c_int, c_void_p, c_void_p, c_void_p, c_int64, c_void_p),
+    "nkat_forward": (
+        c_int,
+        c_void_p,
+        POINTER(CLayer),
+        c_int64,
+        c_void_p,
+        POINTER(CBatch),
+        POINTER(CCache),
+    ),
+}
+"""Name: result, arguments."""
+
+
+@cache
+def open_library() -> ctypes.CDLL | None:
+    """The library, once for the process; None if it was not built or is of another version."""
+    try:
+        library = ctypes.CDLL(str(_FILE))
+    except OSError:
+        return None
+    try:
+        if library.nkat_version() != _VERSION:
+            return None
+        for name, (result, *arguments) in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except AttributeError:  # a function is missing
+        return None
+    return library
+
+
+def native_kernels() -> tuple[str, ...]:
+    """The kernel sets that this processor can run, the fastest first; none without the library."""
+    library = open_library()
+    if library is None:
+        return ()
+    return tuple(name for name in NATIVE_KERNELS if library.nkat_kernels(name.encode()) is not None)

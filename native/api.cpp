@@ -1,0 +1,114 @@
+// The border to Python: a plain C interface. Handles are opaque; sizes were checked by the caller in Python, who
+// also keeps alive what is passed as a pointer. Functions return 0, or -1 for want of memory.
+#include <new>
+
+#include "cpu.h"
+#include "packer.h"
+
+#define NKAT_API extern "C" __attribute__((visibility("default")))
+
+using namespace nkat;
+
+namespace {
+
+struct Engine {
+  Engine(const Kernels& kernels, int threads) : kernels(kernels), context(threads) {}
+
+  const Kernels& kernels;
+  Context context;
+  Packer packer;
+};
+
+template <class Work>
+int guarded(Engine* engine, const Work& work) {
+  const std::lock_guard<std::mutex> alone(engine->context.busy);
+  engine->packer.settle();
+  try {
+    work();
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
+}
+
+}  // namespace
+
+// Number of this interface; Python refuses a library of another one.
+NKAT_API int nkat_version() { return 1; }
+
+// The name of the kernels that `name` (or the processor, where it is null) selects; null where they cannot run.
+NKAT_API const char* nkat_kernels(const char* name) {
+  const Kernels* found = find_kernels(name);
+  return found == nullptr ? nullptr : found->name;
+}
+
+// An engine of its own threads and memory; null where the kernels cannot run.
+NKAT_API Engine* nkat_open(const char* kernels, int threads) {
+  const Kernels* found = find_kernels(kernels);
+  return found == nullptr ? nullptr : new (std::nothrow) Engine(*found, threads);
+}
+
+NKAT_API void nkat_close(Engine* engine) { delete engine; }
+
+// Pack a matrix from the file's rows; null for a type or a width that cannot be packed, or for want of memory.
+// Goes on behind the caller's back: `file` must stay until `nkat_settle`. The matrix lives as long as the
+// engine, its handle until `nkat_forget`.
+NKAT_API Weight* nkat_pack(Engine* engine, int type, int64_t rows, int64_t columns, const uint8_t* file,
+                           const float* bias) {
+  const size_t bytes = panel_bytes(type, int(columns));
+  Weight* weight = bytes == 0 ? nullptr : new (std::nothrow) Weight;
+  if (weight == nullptr) return nullptr;
+  weight->type = type;
+  weight->rows = int(rows);
+  weight->columns = int(columns);
+  weight->panel_bytes = bytes;
+  weight->bias = bias;
+  const std::lock_guard<std::mutex> alone(engine->context.busy);
+  uint8_t* memory = engine->context.arena.take(bytes * weight->panels());
+  if (memory == nullptr) {
+    delete weight;
+    return nullptr;
+  }
+  weight->data = memory;
+  engine->packer.add(*weight, file, memory);
+  return weight;
+}
+
+// Wait until all matrices are packed.
+NKAT_API void nkat_settle(Engine* engine) { engine->packer.settle(); }
+
+// Let go of the handle of a matrix that no layer uses any more.
+NKAT_API void nkat_forget(Engine* engine, Weight* weight) {
+  engine->packer.settle();
+  delete weight;
+}
+
+NKAT_API int nkat_set_theta(Engine* engine, Weight* weight, int rank, const float* u, const float* v,
+                            const float* half_gamma) {
+  return guarded(engine, [&] { set_theta(*weight, rank, u, v, half_gamma); });
+}
+
+// `norm` may be null.
+NKAT_API int nkat_linear(Engine* engine, const Weight* weight, const float* norm, float epsilon, const float* x,
+                         int64_t rows, float* y) {
+  return guarded(engine, [&] { engine->kernels.linear(engine->context, *weight, norm, epsilon, x, rows, y); });
+}
+
+NKAT_API int nkat_embed(Engine* engine, const Weight* weight, const int64_t* ids, int64_t count, float* out) {
+  return guarded(engine, [&] {
+    for (int64_t i = 0; i < count; ++i) engine->kernels.row(*weight, ids[i], out + i * weight->columns);
+  });
+}
+
+// The layers in turn, on x [rows of the batch][width] in place.
+NKAT_API int nkat_forward(Engine* engine, const Layer* layers, int64_t count, float* x, const Batch* batch,
+                          const Cache* cache) {
+  return guarded(engine, [&] {
+    for (const Layer* layer = layers; layer < layers + count; ++layer) {
+      if (layer->attention != nullptr)
+        engine->kernels.self_attention(engine->context, *layer->attention, x, *batch, *cache);
+      else
+        engine->kernels.feed_forward(engine->context, *layer->feed_forward, x, batch->rows);
+    }
+  });
+}

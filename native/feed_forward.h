@@ -1,0 +1,34 @@
+// The gated feed-forward half of a block.
+#pragma once
+
+#include "linear.h"
+
+namespace nkat::NKAT_ISA {
+
+inline void feed_forward(Context& context, const FeedForward& block, float* x, int64_t rows) {
+  const Weight &gate = *block.gate, &up = *block.up, &down = *block.down;
+  const Input in = prepare(context, x, rows, gate.columns, block.norm, block.epsilon, {&gate, &up});
+  float* hidden = context.work.hidden.get(rows * gate.rows);
+  const int step = panels_at_once(context, gate.panels());
+  context.pool.run((gate.panels() + step - 1) / step, [&](int chunk, int) {
+    F8 gates[kTile], ups[kTile];
+    for (int64_t number = 0; number < tiles(rows); ++number) {
+      const Tile tile = tile_of(in, number);
+      const int64_t row = number * kTile;
+      for (int panel = chunk * step; panel < gate.panels() && panel < (chunk + 1) * step; ++panel) {
+        with_format(gate.type, [&](auto f) {
+          finished_product<decltype(f)>(gate, panel, tile, in.thetas[0] + row * gate.rank, gates);
+        });
+        with_format(up.type, [&](auto f) {
+          finished_product<decltype(f)>(up, panel, tile, in.thetas[1] + row * up.rank, ups);
+        });
+        for (int i = 0; i < tile.rows; ++i) gates[i] = silu(gates[i]) * ups[i];
+        write(hidden + row * gate.rows + panel * kLanes, gate.rows, gate.rows - panel * kLanes, gates, tile.rows, false);
+      }
+    }
+  });
+  const Input out = prepare(context, hidden, rows, down.columns, nullptr, 0, {&down});
+  multiply_all(context, out, {{&down, out.thetas[0], x}}, true);
+}
+
+}  // namespace nkat::NKAT_ISA

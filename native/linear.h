@@ -1,0 +1,85 @@
+// Matrices times batches of rows, shared among threads by panels.
+#pragma once
+
+#include "product.h"
+
+namespace nkat::NKAT_ISA {
+
+// Panels that a thread takes at a time: small enough that one of the threads can be late.
+inline int panels_at_once(const Context& context, int panels) {
+  const int parts = 4 * context.pool.threads();
+  return panels <= parts ? 1 : (panels + parts - 1) / parts;
+}
+
+// total [tile rows] = panel times tile, plus bias and theta.
+template <class F>
+inline void finished_product(const Weight& weight, int panel, const Tile& tile, const float* theta, F8* total) {
+  for (int i = 0; i < tile.rows; ++i) total[i] = F8{};
+  product<F>(weight.data + panel * weight.panel_bytes, tile, total);
+  if (weight.bias != nullptr) {
+    F8 bias = {};
+    for (int r = 0; r < kLanes && panel * kLanes + r < weight.rows; ++r) bias[r] = weight.bias[panel * kLanes + r];
+    for (int i = 0; i < tile.rows; ++i) total[i] += bias;
+  }
+  for (int j = 0; j < weight.rank; ++j) {
+    const F8 u = load_half(weight.u.data() + (size_t(panel) * weight.rank + j) * kLanes);
+    for (int i = 0; i < tile.rows; ++i) total[i] = fma(u, splat(theta[i * weight.rank + j]), total[i]);
+  }
+}
+
+inline void write(float* y, int64_t stride, int rows_left, const F8* total, int n, bool add) {
+  if (rows_left >= kLanes) {
+    for (int i = 0; i < n; ++i, y += stride) store(y, add ? load(y) + total[i] : total[i]);
+  } else {
+    for (int i = 0; i < n; ++i, y += stride)
+      for (int r = 0; r < rows_left; ++r) y[r] = add ? y[r] + total[i][r] : total[i][r];
+  }
+}
+
+// A product and where it goes: y [rows][weight.rows].
+struct Product {
+  const Weight* weight;
+  const float* theta;
+  float* y;
+};
+
+// Some panels of a product over all tiles.
+inline void multiply(const Input& in, const Product& product, int first, int last, bool add) {
+  const Weight& weight = *product.weight;
+  with_format(weight.type, [&](auto f) {
+    F8 total[kTile];
+    for (int64_t number = 0; number < tiles(in.rows); ++number) {
+      const Tile tile = tile_of(in, number);
+      const int64_t row = number * kTile;
+      for (int panel = first; panel < last; ++panel) {
+        finished_product<decltype(f)>(weight, panel, tile, product.theta + row * weight.rank, total);
+        write(product.y + row * weight.rows + panel * kLanes, weight.rows, weight.rows - panel * kLanes, total,
+              tile.rows, add);
+      }
+    }
+  });
+}
+
+// Products of one input, together: y = or, with `add`, y += .
+inline void multiply_all(Context& context, const Input& in, std::initializer_list<Product> products, bool add) {
+  int panels = 0;
+  for (const Product& product : products) panels += product.weight->panels();
+  const int step = panels_at_once(context, panels);
+  context.pool.run((panels + step - 1) / step, [&](int chunk, int) {
+    int first = chunk * step, last = first + step;
+    for (const Product& product : products) {
+      const int own = product.weight->panels();
+      if (first < own && last > 0) multiply(in, product, first > 0 ? first : 0, last < own ? last : own, add);
+      first -= own;
+      last -= own;
+    }
+  });
+}
+
+inline void linear(Context& context, const Weight& weight, const float* norm, float epsilon, const float* x,
+                   int64_t rows, float* y) {
+  const Input in = prepare(context, x, rows, weight.columns, norm, epsilon, {&weight});
+  multiply_all(context, in, {{&weight, in.thetas[0], y}}, false);
+}
+
+}  // namespace nkat::NKAT_ISA

@@ -1,0 +1,291 @@
+// From the blocks of a GGUF file to panels. Block layouts: ggml-quants.c of llama.cpp (MIT).
+#include <sys/mman.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "half.h"
+#include "weight.h"
+
+namespace nkat {
+namespace {
+
+// One block of one row, decoded: integers as they are packed, one byte each, and what scales them.
+struct Block {
+  uint8_t q[256];
+  uint16_t d = 0, m = 0;
+  uint8_t scales[16], mins[16];
+};
+
+void low_then_high(const uint8_t* bytes, int count, uint8_t* q) {
+  for (int i = 0; i < count; ++i) q[i] = bytes[i] & 15;
+  for (int i = 0; i < count; ++i) q[count + i] = bytes[i] >> 4;
+}
+
+void fifth_bits(const uint8_t* at, uint8_t* q) {
+  uint32_t high;
+  std::memcpy(&high, at, 4);
+  for (int i = 0; i < 32; ++i) q[i] |= ((high >> i) & 1) << 4;
+}
+
+uint16_t word(const uint8_t* at) {
+  uint16_t value;
+  std::memcpy(&value, at, 2);
+  return value;
+}
+
+// The twelve bytes of Q4_K and Q5_K: eight 6-bit scales and eight 6-bit mins.
+void six_bit_pairs(const uint8_t* s, Block& b) {
+  for (int i = 0; i < 4; ++i) {
+    b.scales[i] = s[i] & 63;
+    b.mins[i] = s[i + 4] & 63;
+    b.scales[i + 4] = (s[i + 8] & 15) | ((s[i] >> 6) << 4);
+    b.mins[i + 4] = (s[i + 8] >> 4) | ((s[i + 4] >> 6) << 4);
+  }
+}
+
+void decode(FormatQ4_0, const uint8_t* in, Block& b) {
+  b.d = word(in);
+  low_then_high(in + 2, 16, b.q);
+}
+
+void decode(FormatQ4_1, const uint8_t* in, Block& b) {
+  b.d = word(in);
+  b.m = word(in + 2);
+  low_then_high(in + 4, 16, b.q);
+}
+
+void decode(FormatQ5_0, const uint8_t* in, Block& b) {
+  b.d = word(in);
+  low_then_high(in + 6, 16, b.q);
+  fifth_bits(in + 2, b.q);
+}
+
+void decode(FormatQ5_1, const uint8_t* in, Block& b) {
+  b.d = word(in);
+  b.m = word(in + 2);
+  low_then_high(in + 8, 16, b.q);
+  fifth_bits(in + 4, b.q);
+}
+
+void decode(FormatQ8_0, const uint8_t* in, Block& b) {
+  b.d = word(in);
+  std::memcpy(b.q, in + 2, 32);
+}
+
+void decode(FormatIQ4_NL, const uint8_t* in, Block& b) {
+  b.d = word(in);
+  low_then_high(in + 2, 16, b.q);
+}
+
+void decode(FormatQ2_K, const uint8_t* in, Block& b) {
+  std::memcpy(b.scales, in, 16);  // scale in the low nibble, min in the high one
+  for (int half = 0; half < 2; ++half)
+    for (int shift = 0; shift < 4; ++shift)
+      for (int i = 0; i < 32; ++i)
+        b.q[128 * half + 32 * shift + i] = (in[16 + 32 * half + i] >> (2 * shift)) & 3;
+  b.d = word(in + 80);
+  b.m = word(in + 82);
+}
+
+void decode(FormatQ3_K, const uint8_t* in, Block& b) {
+  const uint8_t *high = in, *low = in + 32, *s = in + 96;
+  for (int half = 0; half < 2; ++half)
+    for (int shift = 0; shift < 4; ++shift)
+      for (int i = 0; i < 32; ++i)
+        b.q[128 * half + 32 * shift + i] =
+            ((low[32 * half + i] >> (2 * shift)) & 3) | (((high[i] >> (4 * half + shift)) & 1) << 2);
+  for (int i = 0; i < 16; ++i) {
+    const int four = i < 8 ? s[i] & 15 : s[i - 8] >> 4;
+    const int two = (s[8 + i % 4] >> (2 * (i / 4))) & 3;
+    b.scales[i] = uint8_t(four + 16 * two - 32);
+  }
+  b.d = word(in + 108);
+}
+
+void decode(FormatQ4_K, const uint8_t* in, Block& b) {
+  b.d = word(in);
+  b.m = word(in + 2);
+  six_bit_pairs(in + 4, b);
+  for (int i = 0; i < 4; ++i) low_then_high(in + 16 + 32 * i, 32, b.q + 64 * i);
+}
+
+void decode(FormatQ5_K, const uint8_t* in, Block& b) {
+  b.d = word(in);
+  b.m = word(in + 2);
+  six_bit_pairs(in + 4, b);
+  for (int i = 0; i < 4; ++i) low_then_high(in + 48 + 32 * i, 32, b.q + 64 * i);
+  for (int bit = 0; bit < 8; ++bit)
+    for (int i = 0; i < 32; ++i) b.q[32 * bit + i] |= ((in[16 + i] >> bit) & 1) << 4;
+}
+
+void decode(FormatQ6_K, const uint8_t* in, Block& b) {
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t *low = in + 64 * half, *high = in + 128 + 32 * half;
+    uint8_t* q = b.q + 128 * half;
+    for (int i = 0; i < 32; ++i) {
+      q[i] = (low[i] & 15) | ((high[i] & 3) << 4);
+      q[i + 32] = (low[i + 32] & 15) | (((high[i] >> 2) & 3) << 4);
+      q[i + 64] = (low[i] >> 4) | (((high[i] >> 4) & 3) << 4);
+      q[i + 96] = (low[i + 32] >> 4) | ((high[i] >> 6) << 4);
+    }
+  }
+  std::memcpy(b.scales, in + 192, 16);
+  b.d = word(in + 208);
+}
+
+void decode(FormatIQ4_XS, const uint8_t* in, Block& b) {
+  b.d = word(in);
+  const uint16_t high = word(in + 2);
+  for (int i = 0; i < 8; ++i) {
+    const int low = (in[4 + i / 2] >> (4 * (i % 2))) & 15;
+    b.scales[i] = uint8_t(low + (((high >> (2 * i)) & 3) << 4) - 32);
+    low_then_high(in + 8 + 16 * i, 16, b.q + 32 * i);
+  }
+}
+
+// The integers of 32 columns of eight rows, w [8][32], into planes.
+template <int Bits>
+void cut_planes(const uint8_t (*w)[32], uint8_t* out) {
+  if constexpr (Bits == 8) {
+    std::memcpy(out, w, 256);
+    return;
+  }
+  constexpr int wide = Bits >= 4 ? 4 : 2;
+  constexpr int per = 8 / wide, vectors = 8 / per;  // vector v holds the columns of v, v + vectors, ...
+  constexpr uint8_t mask = (1 << wide) - 1;
+  for (int v = 0; v < vectors; ++v)
+    for (int i = 0; i < 32; ++i) {
+      uint8_t byte = 0;
+      for (int p = 0; p < per; ++p) byte |= (w[v + vectors * p][i] & mask) << (wide * p);
+      out[32 * v + i] = byte;
+    }
+  out += 32 * vectors;
+  if constexpr (Bits == 6)
+    for (int v = 0; v < 2; ++v)
+      for (int i = 0; i < 32; ++i) {
+        uint8_t byte = 0;
+        for (int p = 0; p < 4; ++p) byte |= (w[v + 2 * p][i] >> 4) << (2 * p);
+        out[32 * v + i] = byte;
+      }
+  if constexpr (Bits == 3 || Bits == 5)
+    for (int i = 0; i < 32; ++i) {
+      uint8_t byte = 0;
+      for (int g = 0; g < 8; ++g) byte |= (w[g][i] >> (Bits - 1)) << g;
+      out[i] = byte;
+    }
+}
+
+template <class F>
+void pack_record(const uint8_t* const* rows, int lanes, uint8_t* out) {
+  if constexpr (is_float<F>) {
+    for (int r = 0; r < lanes; ++r) std::memcpy(out + F::file_bytes * r, rows[r], F::file_bytes);
+  } else {
+    Block blocks[kLanes];
+    if (lanes < kLanes) std::memset(static_cast<void*>(blocks), 0, sizeof blocks);
+    for (int r = 0; r < lanes; ++r) decode(F{}, rows[r], blocks[r]);
+    for (int r = 0; r < kLanes; ++r) {
+      std::memcpy(out + 2 * r, &blocks[r].d, 2);
+      if (F::mins) std::memcpy(out + 2 * kLanes + 2 * r, &blocks[r].m, 2);
+    }
+    if constexpr (F::two_level)
+      for (int s = 0; s < F::subs; ++s)
+        for (int r = 0; r < kLanes; ++r) {
+          out[F::scales_at + s * kLanes + r] = blocks[r].scales[s];
+          if (F::mins && !F::nibbles) out[F::mins_at + s * kLanes + r] = blocks[r].mins[s];
+        }
+    for (int c = 0; c < F::columns / 32; ++c) {
+      alignas(32) uint8_t w[8][32];
+      for (int r = 0; r < kLanes; ++r)
+        for (int g = 0; g < 8; ++g) std::memcpy(&w[g][4 * r], &blocks[r].q[32 * c + 4 * g], 4);
+      cut_planes<F::bits>(w, out + F::planes_at + F::planes * c);
+    }
+  }
+}
+
+constexpr size_t kPiece = size_t(32) << 20, kHugePage = size_t(2) << 20, kLine = 64;
+
+}  // namespace
+
+size_t row_bytes(int type, int columns) {
+  size_t bytes = 0;
+  with_format(type, [&](auto f) {
+    using F = decltype(f);
+    if (columns > 0 && columns % F::columns == 0) bytes = size_t(columns / F::columns) * F::file_bytes;
+  });
+  return bytes;
+}
+
+size_t panel_bytes(int type, int columns) {
+  size_t bytes = 0;
+  with_format(type, [&](auto f) {
+    using F = decltype(f);
+    if (columns > 0 && columns % F::columns == 0) bytes = size_t(columns / F::columns) * F::record;
+  });
+  return bytes;
+}
+
+void pack_panels(const Weight& weight, const uint8_t* file, uint8_t* out) {
+  const size_t row = row_bytes(weight.type, weight.columns);
+  with_format(weight.type, [&](auto f) {
+    using F = decltype(f);
+    const int records = weight.columns / F::columns;
+    for (int panel = 0; panel < weight.panels(); ++panel) {
+      const int lanes = weight.rows - panel * kLanes < kLanes ? weight.rows - panel * kLanes : kLanes;
+      uint8_t* to = out + panel * weight.panel_bytes;
+      for (int record = 0; record < records; ++record, to += F::record) {
+        const uint8_t* rows[kLanes];
+        for (int r = 0; r < lanes; ++r)
+          rows[r] = file + (size_t(panel) * kLanes + r) * row + size_t(record) * F::file_bytes;
+        pack_record<F>(rows, lanes, to);
+      }
+    }
+  });
+}
+
+void set_theta(Weight& weight, int rank, const float* u, const float* v, const float* half_gamma) {
+  const auto largest = [](const float* values, int count) {
+    float most = 0;
+    for (int i = 0; i < count; ++i) most = std::fabs(values[i]) > most ? std::fabs(values[i]) : most;
+    return most > 0 ? most : 1.0f;
+  };
+  std::vector<uint16_t> packed_u(size_t(weight.panels()) * rank * kLanes), packed_v(size_t(rank) * weight.columns);
+  std::vector<float> scales(rank);
+  for (int j = 0; j < rank; ++j) {
+    const float *uj = u + size_t(j) * weight.rows, *vj = v + size_t(j) * weight.columns;
+    const float most_u = largest(uj, weight.rows), most_v = largest(vj, weight.columns);
+    for (int i = 0; i < weight.rows; ++i)
+      packed_u[(size_t(i / kLanes) * rank + j) * kLanes + i % kLanes] = float_to_half(uj[i] / most_u);
+    for (int i = 0; i < weight.columns; ++i)
+      packed_v[size_t(j) * weight.columns + i] = float_to_half(vj[i] / most_v);
+    scales[j] = most_u * most_v;
+  }
+  weight.u = std::move(packed_u);
+  weight.v = std::move(packed_v);
+  weight.scales = std::move(scales);
+  weight.rank = rank;
+  weight.half_gamma = half_gamma;
+}
+
+Arena::~Arena() {
+  for (const Piece& piece : pieces_) munmap(piece.start, piece.bytes);
+}
+
+uint8_t* Arena::take(size_t bytes) {
+  bytes = (bytes + kLine - 1) / kLine * kLine;
+  if (pieces_.empty() || pieces_.back().bytes - pieces_.back().used < bytes) {
+    const size_t piece = bytes > kPiece ? (bytes + kHugePage - 1) / kHugePage * kHugePage : kPiece;
+    void* start = mmap(nullptr, piece, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED) return nullptr;
+#ifdef MADV_HUGEPAGE
+    madvise(start, piece, MADV_HUGEPAGE);  // a wish: where it is not granted, small pages serve
+#endif
+    pieces_.push_back({static_cast<uint8_t*>(start), piece, 0});
+  }
+  Piece& piece = pieces_.back();
+  uint8_t* taken = piece.start + piece.used;
+  piece.used += bytes;
+  return taken;
+}
+
+}  // namespace nkat

@@ -1,0 +1,56 @@
+// A packed matrix, the bias of its products, and theta's correction of it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "format.h"
+
+namespace nkat {
+
+// Memory of packed matrices: large pieces, on huge pages where the system has them.
+class Arena {
+ public:
+  Arena() = default;
+  Arena(const Arena&) = delete;
+  ~Arena();
+  // Zeroed, aligned to a cache line; nullptr when the system has no more.
+  uint8_t* take(size_t bytes);
+
+ private:
+  struct Piece {
+    uint8_t* start;
+    size_t bytes, used;
+  };
+  std::vector<Piece> pieces_;
+};
+
+// y = A x + bias + half_gamma (x v^T) u.
+struct Weight {
+  int type = 0;
+  int rows = 0, columns = 0;
+  const uint8_t* data = nullptr;  // [panels][records]
+  size_t panel_bytes = 0;
+  const float* bias = nullptr;  // [rows], or none; the caller keeps it
+
+  int rank = 0;                       // of theta; 0 without
+  const float* half_gamma = nullptr;  // read at every product; the caller keeps it
+  std::vector<uint16_t> u;            // half [panels][rank][8], each rank's largest 1
+  std::vector<uint16_t> v;            // half [rank][columns], each rank's largest 1
+  std::vector<float> scales;          // [rank], what both were divided by
+
+  int panels() const { return (rows + kLanes - 1) / kLanes; }
+};
+
+// Packs the file's rows, [rows][bytes of a row], into panels.
+void pack_panels(const Weight& weight, const uint8_t* file, uint8_t* out);
+
+// Bytes of one packed panel, and of one row in the file; 0 for a type or a width that cannot be.
+size_t panel_bytes(int type, int columns);
+size_t row_bytes(int type, int columns);
+
+// Factors float32 u [rank][rows], v [rank][columns]; rank 0 takes the correction away.
+void set_theta(Weight& weight, int rank, const float* u, const float* v, const float* half_gamma);
+
+}  // namespace nkat
