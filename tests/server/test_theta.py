@@ -12,9 +12,9 @@ import pytest
 
 from converter.writer import write_sidecar
 from engine.gguf import open_gguf
+from engine.native import native_kernels
 from engine.theta.names import theta_names
 from engine.worker import EngineWorker
-from engine.native import native_kernels
 from server.commands.start import choose_start
 from server.settings import Settings
 from tests.server.live import LiveServer, serving
@@ -130,8 +130,8 @@ def test_the_start_table(star_model: Path) -> None:
         "import os, signal, sys, threading\nimport server.commands.web as web\n"
         "web.run = lambda worker, settings, listener, ready: ready()\n"
         f"sys.argv = ['nkat', 'serve', '--model', {str(star_model)!r}, '--port', '0', '--device', 'cpu',\n"
-        "            '--contextsize', '300', '--threads', '1', '--theta-gamma', '0.95',
-            '--kernels', 'reference']\n"
+        "            '--contextsize', '300', '--threads', '1', '--theta-gamma', '0.95',\n"
+        "            '--kernels', 'reference']\n"
         "from server.cli import main\nmain()\n"
     )
     done = subprocess.run(
