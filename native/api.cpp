@@ -88,6 +88,11 @@ NKAT_API int nkat_set_theta(Engine* engine, Weight* weight, int rank, const floa
   return guarded(engine, [&] { set_theta(*weight, rank, u, v, half_gamma); });
 }
 
+NKAT_API void nkat_use_theta(Engine* engine, Weight* weight, int use) {
+  const std::lock_guard<std::mutex> alone(engine->context.busy);
+  use_theta(*weight, use != 0);
+}
+
 // `norm` may be null.
 NKAT_API int nkat_linear(Engine* engine, const Weight* weight, const float* norm, float epsilon, const float* x,
                          int64_t rows, float* y) {
@@ -105,6 +110,7 @@ NKAT_API int nkat_forward(Engine* engine, const Layer* layers, int64_t count, fl
                           const Cache* cache) {
   return guarded(engine, [&] {
     for (const Layer* layer = layers; layer < layers + count; ++layer) {
+      engine->context.next = layer + 1 < layers + count ? layer + 1 : nullptr;
       if (layer->attention != nullptr)
         engine->kernels.self_attention(engine->context, *layer->attention, x, *batch, *cache);
       else

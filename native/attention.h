@@ -223,14 +223,16 @@ inline void attend(Context& context, const Heads& h, const Batch& batch) {
       for (int64_t head = 0; head < h.kv_heads; ++head)
         pieces.push_back({&span, std::max(span.start, last - rows_at_once), last, head});
   }
-  const auto one = [&](int number, int thread) {
-    const Piece& piece = pieces[number];
-    attend_rows(context.scratch[thread], h, *piece.span, piece.first, piece.last, piece.kv_head);
+  const auto some = [&](int first, int last, int thread) {
+    for (int number = first; number < last; ++number) {
+      const Piece& piece = pieces[number];
+      attend_rows(context.scratch[thread], h, *piece.span, piece.first, piece.last, piece.kv_head);
+    }
   };
   if (work <= few)
-    for (size_t number = 0; number < pieces.size(); ++number) one(int(number), 0);
+    some(0, int(pieces.size()), 0);
   else
-    context.pool.run(int(pieces.size()), one);
+    context.pool.run(int(pieces.size()), some);
 }
 
 inline void self_attention(Context& context, const SelfAttention& block, float* x, const Batch& batch,
@@ -243,18 +245,22 @@ inline void self_attention(Context& context, const SelfAttention& block, float* 
   float* mixed = work.mixed.get(rows * out.columns);
 
   const Input in = prepare(context, x, rows, q.columns, block.norm, block.epsilon, {&q, &k, &v});
+  context.expect({&out});
   multiply_all(context, in, {{&q, in.thetas[0], qs}, {&k, in.thetas[1], ks}, {&v, in.thetas[2], vs}}, false);
-  for_rows(context, rows, [&](int64_t row) {
-    const int64_t at = batch.positions[row] * (block.rotated / 2);
-    for (int64_t head = 0; head < heads; ++head)
-      rotate(qs + row * q.rows + head * block.key_dim, block.cos + at, block.sin + at, block.rotated);
-    for (int64_t head = 0; head < kv_heads; ++head)
-      rotate(ks + row * k.rows + head * block.key_dim, block.cos + at, block.sin + at, block.rotated);
-    to_half(ks + row * k.rows, k.rows, keys + batch.slots[row] * k.rows);
-    to_half(vs + row * v.rows, v.rows, values + batch.slots[row] * v.rows);
+  for_rows(context, rows, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      const int64_t at = batch.positions[row] * (block.rotated / 2);
+      for (int64_t head = 0; head < heads; ++head)
+        rotate(qs + row * q.rows + head * block.key_dim, block.cos + at, block.sin + at, block.rotated);
+      for (int64_t head = 0; head < kv_heads; ++head)
+        rotate(ks + row * k.rows + head * block.key_dim, block.cos + at, block.sin + at, block.rotated);
+      to_half(ks + row * k.rows, k.rows, keys + batch.slots[row] * k.rows);
+      to_half(vs + row * v.rows, v.rows, values + batch.slots[row] * v.rows);
+    }
   });
   attend(context, {kv_heads, heads / kv_heads, block.key_dim, block.value_dim, block.scale, qs, mixed, keys, values}, batch);
   const Input back = prepare(context, mixed, rows, out.columns, nullptr, 0, {&out});
+  context.expect_next();
   multiply_all(context, back, {{&out, back.thetas[0], x}}, true);
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <initializer_list>
 #include <mutex>
 #include <new>
 #include <vector>
@@ -64,17 +65,6 @@ struct Piece {
   int64_t first, last, kv_head;
 };
 
-struct Context {
-  explicit Context(int threads) : pool(threads), scratch(threads) {}
-
-  Pool pool;
-  Arena arena;
-  Workspace work;
-  std::vector<Scratch> scratch;
-  std::vector<Piece> pieces;  // of the attention under way
-  std::mutex busy;  // one call at a time: the pool and the buffers are shared
-};
-
 struct Batch {
   int64_t rows;
   const int64_t* positions;  // [rows]
@@ -110,6 +100,36 @@ struct Layer {
 struct Cache {
   uint16_t *keys, *values;
   int64_t key_stride, value_stride;  // elements from one layer to the next
+};
+
+struct Context {
+  explicit Context(int threads) : pool(threads), scratch(threads) {}
+
+  // The matrices that the job after the present one will read, while that one keeps memory busy: workers that
+  // have nothing to do fetch the beginning, and the caller theta's projections, which he alone computes with.
+  void expect(std::initializer_list<const Weight*> weights) {
+    const Weight& first = **weights.begin();
+    pool.expect(first.data, first.panel_bytes * first.panels());
+    for (const Weight* weight : weights) {
+      if (weight->rank > 0) __builtin_prefetch(weight->scales.data());
+      for (int at = 0; at < weight->rank * weight->columns; at += 64) __builtin_prefetch(weight->v.data() + at, 0, 2);
+    }
+  }
+  void expect_next() {
+    if (next == nullptr) return;
+    if (next->attention != nullptr)
+      expect({next->attention->q, next->attention->k, next->attention->v});
+    else
+      expect({next->feed_forward->gate, next->feed_forward->up});
+  }
+
+  Pool pool;
+  Arena arena;
+  Workspace work;
+  std::vector<Scratch> scratch;
+  std::vector<Piece> pieces;    // of the attention under way
+  const Layer* next = nullptr;  // the one after the present one, if any
+  std::mutex busy;              // one call at a time: the pool and the buffers are shared
 };
 
 // The kernels of one instruction set.

@@ -9,13 +9,13 @@ inline void feed_forward(Context& context, const FeedForward& block, float* x, i
   const Weight &gate = *block.gate, &up = *block.up, &down = *block.down;
   const Input in = prepare(context, x, rows, gate.columns, block.norm, block.epsilon, {&gate, &up});
   float* hidden = context.work.hidden.get(rows * gate.rows);
-  const int step = panels_at_once(context, gate.panels());
-  context.pool.run((gate.panels() + step - 1) / step, [&](int chunk, int) {
+  context.expect({&down});
+  context.pool.run(gate.panels(), [&](int first, int last, int) {
     F8 gates[kTile], ups[kTile];
     for (int64_t number = 0; number < tiles(rows); ++number) {
       const Tile tile = tile_of(in, number);
       const int64_t row = number * kTile;
-      for (int panel = chunk * step; panel < gate.panels() && panel < (chunk + 1) * step; ++panel) {
+      for (int panel = first; panel < last; ++panel) {
         with_format(gate.type, [&](auto f) {
           finished_product<decltype(f)>(gate, panel, tile, in.thetas[0] + row * gate.rank, gates);
         });
@@ -28,6 +28,7 @@ inline void feed_forward(Context& context, const FeedForward& block, float* x, i
     }
   });
   const Input out = prepare(context, hidden, rows, down.columns, nullptr, 0, {&down});
+  context.expect_next();
   multiply_all(context, out, {{&down, out.thetas[0], x}}, true);
 }
 

@@ -83,34 +83,43 @@ inline void round_row(const float* x, int64_t columns, int place, int rows, int8
   }
 }
 
-// theta's x v^T for one row.
+// theta's x v^T for Rows rows x [Rows][columns]: out [Rows][rank].
+template <int Rows>
 inline void project(const float* x, const Weight& weight, float* out) {
+  const int64_t columns = weight.columns;
   for (int j = 0; j < weight.rank; ++j) {
-    const uint16_t* v = weight.v.data() + size_t(j) * weight.columns;
-    F8 first = {}, second = {};
-    int i = 0;
-    for (; i + 16 <= weight.columns; i += 16) {
-      first = fma(load(x + i), load_half(v + i), first);
-      second = fma(load(x + i + 8), load_half(v + i + 8), second);
+    const int8_t* v = weight.v.data() + j * columns;
+    F8 even[Rows] = {}, odd[Rows] = {};
+    int64_t i = 0;
+    for (; i + 16 <= columns; i += 16) {
+      const F8 v0 = load_bytes_as_float<int8_t>(v + i), v1 = load_bytes_as_float<int8_t>(v + i + 8);
+      for (int r = 0; r < Rows; ++r) {
+        even[r] = fma(load(x + r * columns + i), v0, even[r]);
+        odd[r] = fma(load(x + r * columns + i + 8), v1, odd[r]);
+      }
     }
-    float total = sum(first + second);
-    for (; i < weight.columns; ++i) total += x[i] * half_to_float(v[i]);
-    out[j] = total * weight.scales[j] * *weight.half_gamma;
+    for (int r = 0; r < Rows; ++r) {
+      float total = sum(even[r] + odd[r]);
+      for (int64_t k = i; k < columns; ++k) total += x[r * columns + k] * float(v[k]);
+      out[r * weight.rank + j] = total * weight.scales[j] * *weight.half_gamma;
+    }
   }
 }
 
-// Work of some rows at a time, by the caller alone when there are few.
+inline void project_rows(const float* x, int64_t rows, const Weight& weight, float* out) {
+  int64_t row = 0;
+  for (; row + 4 <= rows; row += 4) project<4>(x + row * weight.columns, weight, out + row * weight.rank);
+  for (; row < rows; ++row) project<1>(x + row * weight.columns, weight, out + row * weight.rank);
+}
+
+// work(first, last) for some rows at a time, by the caller alone when there are few.
 template <class Work>
 inline void for_rows(Context& context, int64_t rows, const Work& work) {
-  constexpr int64_t few = 4, at_once = 8;
-  if (rows <= few) {
-    for (int64_t row = 0; row < rows; ++row) work(row);
-    return;
-  }
-  const int64_t step = rows < at_once * 2 * context.pool.threads() ? 1 : at_once;
-  context.pool.run(int((rows + step - 1) / step), [&](int chunk, int) {
-    for (int64_t row = chunk * step; row < rows && row < (chunk + 1) * step; ++row) work(row);
-  });
+  constexpr int64_t few = 4;
+  if (rows <= few)
+    work(int64_t(0), rows);
+  else
+    context.pool.run(int(rows), [&](int first, int last, int) { work(int64_t(first), int64_t(last)); });
 }
 
 // The input of `weights` from x [rows][columns], behind a norm if there is one.
@@ -129,18 +138,19 @@ inline Input prepare(Context& context, const float* x, int64_t rows, int64_t col
     in.thetas[number] = thetas[number];
     ++number;
   }
-  for_rows(context, rows, [&](int64_t row) {
-    if (norm != nullptr) normalize(x + row * columns, columns, norm, epsilon, normed + row * columns);
-    const float* from = in.x + row * columns;
-    if (integers) {
+  for_rows(context, rows, [&](int64_t start, int64_t stop) {
+    for (int64_t row = start; row < stop; ++row) {
+      if (norm != nullptr) normalize(x + row * columns, columns, norm, epsilon, normed + row * columns);
+      if (!integers) continue;
       const int64_t first = row / kTile * kTile;
       const int in_tile = int(rows - first < kTile ? rows - first : kTile);
-      round_row(from, columns, int(row - first), in_tile, in.integers + first * columns,
+      round_row(in.x + row * columns, columns, int(row - first), in_tile, in.integers + first * columns,
                 in.scales + first * (columns / 32) * 4);
     }
     int n = 0;
     for (const Weight* weight : weights) {
-      if (weight->rank > 0) project(from, *weight, thetas[n] + row * weight->rank);
+      if (weight->rank > 0)
+        project_rows(in.x + start * columns, stop - start, *weight, thetas[n] + start * weight->rank);
       ++n;
     }
   });

@@ -5,15 +5,24 @@
 
 namespace nkat::NKAT_ISA {
 
-// Panels that a thread takes at a time: small enough that one of the threads can be late.
-inline int panels_at_once(const Context& context, int panels) {
-  const int parts = 4 * context.pool.threads();
-  return panels <= parts ? 1 : (panels + parts - 1) / parts;
+// total [rows] += Count components of theta: u [Count][8] times theta [rows][stride].
+template <int Count>
+inline void add_theta(const int8_t* us, const float* theta, int stride, int rows, F8* total) {
+  F8 u[Count];
+  for (int j = 0; j < Count; ++j) u[j] = load_bytes_as_float<int8_t>(us + j * kLanes);
+  for (int i = 0; i < rows; ++i, theta += stride) {
+    F8 sum = total[i];
+    for (int j = 0; j < Count; ++j) sum = fma(u[j], splat(theta[j]), sum);
+    total[i] = sum;
+  }
 }
 
 // total [tile rows] = panel times tile, plus bias and theta.
 template <class F>
 inline void finished_product(const Weight& weight, int panel, const Tile& tile, const float* theta, F8* total) {
+  const int8_t* us = weight.u.data() + size_t(panel) * weight.rank * kLanes;
+  // Asked for here, theta's factors have come when the product is done.
+  for (int j = 0; j < weight.rank; j += 8) __builtin_prefetch(us + j * kLanes);
   for (int i = 0; i < tile.rows; ++i) total[i] = F8{};
   product<F>(weight.data + panel * weight.panel_bytes, tile, total);
   if (weight.bias != nullptr) {
@@ -21,10 +30,9 @@ inline void finished_product(const Weight& weight, int panel, const Tile& tile, 
     for (int r = 0; r < kLanes && panel * kLanes + r < weight.rows; ++r) bias[r] = weight.bias[panel * kLanes + r];
     for (int i = 0; i < tile.rows; ++i) total[i] += bias;
   }
-  for (int j = 0; j < weight.rank; ++j) {
-    const F8 u = load_half(weight.u.data() + (size_t(panel) * weight.rank + j) * kLanes);
-    for (int i = 0; i < tile.rows; ++i) total[i] = fma(u, splat(theta[i * weight.rank + j]), total[i]);
-  }
+  int j = 0;
+  for (; j + 4 <= weight.rank; j += 4) add_theta<4>(us + j * kLanes, theta + j, weight.rank, tile.rows, total);
+  for (; j < weight.rank; ++j) add_theta<1>(us + j * kLanes, theta + j, weight.rank, tile.rows, total);
 }
 
 inline void write(float* y, int64_t stride, int rows_left, const F8* total, int n, bool add) {
@@ -64,9 +72,7 @@ inline void multiply(const Input& in, const Product& product, int first, int las
 inline void multiply_all(Context& context, const Input& in, std::initializer_list<Product> products, bool add) {
   int panels = 0;
   for (const Product& product : products) panels += product.weight->panels();
-  const int step = panels_at_once(context, panels);
-  context.pool.run((panels + step - 1) / step, [&](int chunk, int) {
-    int first = chunk * step, last = first + step;
+  context.pool.run(panels, [&](int first, int last, int) {
     for (const Product& product : products) {
       const int own = product.weight->panels();
       if (first < own && last > 0) multiply(in, product, first > 0 ? first : 0, last < own ? last : own, add);

@@ -244,21 +244,21 @@ void pack_panels(const Weight& weight, const uint8_t* file, uint8_t* out) {
 }
 
 void set_theta(Weight& weight, int rank, const float* u, const float* v, const float* half_gamma) {
-  const auto largest = [](const float* values, int count) {
+  const auto step_of = [](const float* values, int count) {
     float most = 0;
     for (int i = 0; i < count; ++i) most = std::fabs(values[i]) > most ? std::fabs(values[i]) : most;
-    return most > 0 ? most : 1.0f;
+    return most > 0 ? most / 127 : 1.0f;
   };
-  std::vector<uint16_t> packed_u(size_t(weight.panels()) * rank * kLanes), packed_v(size_t(rank) * weight.columns);
+  std::vector<int8_t> packed_u(size_t(weight.panels()) * rank * kLanes), packed_v(size_t(rank) * weight.columns);
   std::vector<float> scales(rank);
   for (int j = 0; j < rank; ++j) {
     const float *uj = u + size_t(j) * weight.rows, *vj = v + size_t(j) * weight.columns;
-    const float most_u = largest(uj, weight.rows), most_v = largest(vj, weight.columns);
+    const float step_u = step_of(uj, weight.rows), step_v = step_of(vj, weight.columns);
     for (int i = 0; i < weight.rows; ++i)
-      packed_u[(size_t(i / kLanes) * rank + j) * kLanes + i % kLanes] = float_to_half(uj[i] / most_u);
+      packed_u[(size_t(i / kLanes) * rank + j) * kLanes + i % kLanes] = int8_t(std::lrint(uj[i] / step_u));
     for (int i = 0; i < weight.columns; ++i)
-      packed_v[size_t(j) * weight.columns + i] = float_to_half(vj[i] / most_v);
-    scales[j] = most_u * most_v;
+      packed_v[size_t(j) * weight.columns + i] = int8_t(std::lrint(vj[i] / step_v));
+    scales[j] = step_u * step_v;
   }
   weight.u = std::move(packed_u);
   weight.v = std::move(packed_v);
@@ -266,6 +266,8 @@ void set_theta(Weight& weight, int rank, const float* u, const float* v, const f
   weight.rank = rank;
   weight.half_gamma = half_gamma;
 }
+
+void use_theta(Weight& weight, bool use) { weight.rank = use ? int(weight.scales.size()) : 0; }
 
 Arena::~Arena() {
   for (const Piece& piece : pieces_) munmap(piece.start, piece.bytes);

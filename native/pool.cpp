@@ -23,6 +23,9 @@ void pause() {
 #endif
 }
 
+// Bytes that a waiting worker fetches ahead: a part of a second level cache.
+constexpr size_t kFetched = size_t(128) << 10;
+
 // Sleep while the word holds `value`; may also return without reason.
 void sleep_while(std::atomic<uint32_t>& word, uint32_t value) {
 #ifdef __linux__
@@ -40,13 +43,13 @@ void wake(std::atomic<uint32_t>& word) {
 #endif
 }
 
-constexpr uint64_t kClosed = INT_MAX;
-
-constexpr uint64_t ticket_of(uint32_t job) { return uint64_t(job) << 32; }
+constexpr uint64_t state_of(uint32_t job, int first, int last) {
+  return uint64_t(job) << 32 | uint64_t(first) << 16 | uint64_t(last);
+}
 
 }  // namespace
 
-Pool::Pool(int threads) {
+Pool::Pool(int threads) : ranges_(threads) {
   for (int thread = 1; thread < threads; ++thread) workers_.emplace_back(&Pool::serve, this, thread);
 }
 
@@ -57,15 +60,17 @@ Pool::~Pool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void Pool::run(int chunks, Call call, const void* job) {
+void Pool::share(int items, Call call, const void* job) {
   const uint32_t number = job_number_.load(std::memory_order_relaxed) + 1;
-  // Closed while the description changes: who has read any of it cannot take a chunk with the old ticket.
-  ticket_.store(ticket_of(number) | kClosed, std::memory_order_relaxed);
-  chunks_.store(chunks, std::memory_order_release);
+  // Empty while the description changes: who has read any of it cannot take items of the last job any more.
+  for (Range& range : ranges_) range.state.store(state_of(number, 0, 0), std::memory_order_relaxed);
   call_.store(call, std::memory_order_release);
   job_.store(job, std::memory_order_release);
-  open_.store(chunks, std::memory_order_release);
-  ticket_.store(ticket_of(number), std::memory_order_release);
+  open_.store(items, std::memory_order_release);
+  const int64_t threads = int64_t(ranges_.size());
+  for (int64_t i = 0; i < threads; ++i)
+    ranges_[i].state.store(state_of(number, int(items * i / threads), int(items * (i + 1) / threads)),
+                           std::memory_order_release);
   // Sequentially consistent on both sides: either the worker sees the number, or it is seen sleeping.
   job_number_.store(number);
   if (sleepers_.load() > 0) wake(job_number_);
@@ -82,32 +87,53 @@ void Pool::run(int chunks, Call call, const void* job) {
   }
 }
 
-// Take one chunk of the present job and do it; false when there is none left.
+// Do some items of the present job, one's own or another's; false when none are left.
 bool Pool::take_part(int thread) {
-  uint64_t ticket = ticket_.load(std::memory_order_acquire);
+  const int threads = int(ranges_.size());
+  for (int other = 0; other < threads; ++other)
+    if (take((thread + other) % threads, thread)) return true;
+  return false;
+}
+
+bool Pool::take(int owner, int thread) {
+  std::atomic<uint64_t>& state = ranges_[owner].state;
+  uint64_t seen = state.load(std::memory_order_acquire);
   for (;;) {
-    const int chunk = int(uint32_t(ticket));
-    if (chunk >= chunks_.load(std::memory_order_acquire)) {
-      // Perhaps the count of the next job, of which the ticket read before knows nothing.
-      const uint64_t now = ticket_.load(std::memory_order_acquire);
-      if (now == ticket) return false;
-      ticket = now;
-      continue;
-    }
+    const uint32_t number = uint32_t(seen >> 32);
+    int first = int(seen >> 16 & 0xffff), last = int(seen & 0xffff);
+    const int left = last - first;
+    if (left <= 0) return false;
     const Call call = call_.load(std::memory_order_acquire);
     const void* job = job_.load(std::memory_order_acquire);
-    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire))
-      continue;
-    call(job, chunk, thread);
-    if (open_.fetch_sub(1) == 1 && caller_sleeps_.exchange(0) == 1) wake(caller_sleeps_);
+    uint64_t rest;
+    if (owner == thread) {
+      // Pieces get smaller, so that the threads end together.
+      last = first + (left + 3) / 4;
+      rest = state_of(number, last, int(seen & 0xffff));
+    } else {
+      first = last - (left + 1) / 2;
+      rest = state_of(number, int(seen >> 16 & 0xffff), first);
+    }
+    if (!state.compare_exchange_weak(seen, rest, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    call(job, first, last, thread);
+    const int done = last - first;
+    if (open_.fetch_sub(done) == done && caller_sleeps_.exchange(0) == 1) wake(caller_sleeps_);
     return true;
   }
 }
 
-void Pool::wait_for_job(uint32_t seen) {
+void Pool::wait_for_job(int thread, uint32_t seen) {
+  const uint8_t* memory = expected_.load(std::memory_order_relaxed);
+  const size_t share = memory == nullptr ? 0 : expected_bytes_.load(std::memory_order_relaxed) / ranges_.size();
+  const size_t most = share < kFetched ? share : kFetched;
+  memory += share * thread;
+  size_t fetched = 0;
   for (int spin = 0; spin < kSpins; ++spin) {
     if (job_number_.load(std::memory_order_acquire) != seen) return;
-    pause();
+    if (fetched < most)
+      for (int line = 0; line < 4; ++line, fetched += 64) __builtin_prefetch(memory + fetched, 0, 2);
+    else
+      pause();
   }
   sleepers_.fetch_add(1);
   while (job_number_.load() == seen) sleep_while(job_number_, seen);
@@ -117,7 +143,7 @@ void Pool::wait_for_job(uint32_t seen) {
 void Pool::serve(int thread) {
   uint32_t seen = 0;
   while (!stop_.load(std::memory_order_relaxed)) {
-    wait_for_job(seen);
+    wait_for_job(thread, seen);
     seen = job_number_.load(std::memory_order_acquire);
     while (take_part(thread)) {}
   }

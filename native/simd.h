@@ -140,7 +140,8 @@ inline F8 load_bfloat(const uint8_t* p) {
 
 // Eight bytes as numbers.
 template <class Byte>
-inline F8 load_bytes_as_float(const uint8_t* p) {
+inline F8 load_bytes_as_float(const void* from) {
+  const uint8_t* p = static_cast<const uint8_t*>(from);
 #if defined(__AVX2__)
   const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
   return F8(_mm256_cvtepi32_ps(Byte(-1) < 0 ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes)));

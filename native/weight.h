@@ -34,10 +34,10 @@ struct Weight {
   size_t panel_bytes = 0;
   const float* bias = nullptr;  // [rows], or none; the caller keeps it
 
-  int rank = 0;                       // of theta; 0 without
+  int rank = 0;                       // of theta where it counts; 0 without
   const float* half_gamma = nullptr;  // read at every product; the caller keeps it
-  std::vector<uint16_t> u;            // half [panels][rank][8], each rank's largest 1
-  std::vector<uint16_t> v;            // half [rank][columns], each rank's largest 1
+  std::vector<int8_t> u;              // [panels][rank][8], each rank's largest 127
+  std::vector<int8_t> v;              // [rank][columns], each rank's largest 127
   std::vector<float> scales;          // [rank], what both were divided by
 
   int panels() const { return (rows + kLanes - 1) / kLanes; }
@@ -50,7 +50,11 @@ void pack_panels(const Weight& weight, const uint8_t* file, uint8_t* out);
 size_t panel_bytes(int type, int columns);
 size_t row_bytes(int type, int columns);
 
-// Factors float32 u [rank][rows], v [rank][columns]; rank 0 takes the correction away.
+// Factors float32 u [rank][rows], v [rank][columns], rounded to the 8 bits that they have in files: those that
+// reach 127 there lose nothing. They count from now on.
 void set_theta(Weight& weight, int rank, const float* u, const float* v, const float* half_gamma);
+
+// Let the factors count, or compute without them.
+void use_theta(Weight& weight, bool use);
 
 }  // namespace nkat

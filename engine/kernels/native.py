@@ -55,6 +55,8 @@ class NativeWeight(Weight):
     ) -> None:
         super().__init__(shape, bias)
         self._handle = handle
+        self._packed: Correction | None = None
+        """What the library has, in use or not."""
         self.pointer: int | None = handle.library.nkat_pack(
             handle.engine, int(ggml_type), *shape, data.ctypes.data, None if bias is None else bias.data_ptr()
         )
@@ -65,13 +67,17 @@ class NativeWeight(Weight):
 
     def correct(self, correction: Correction | None) -> None:
         super().correct(correction)
-        rank, u, v, half_gamma = 0, None, None, None
-        if correction is not None:
-            u, v = correction.u.detach().float().contiguous(), correction.v.detach().float().contiguous()
-            rank, half_gamma = len(u), correction.half_gamma
-        pointers = (None if tensor is None else tensor.data_ptr() for tensor in (u, v, half_gamma))
         handle = self._handle
-        _check(handle.library.nkat_set_theta(handle.engine, self.pointer, rank, *pointers))
+        if correction is not None and correction is not self._packed:
+            u, v = correction.u.detach().float().contiguous(), correction.v.detach().float().contiguous()
+            half_gamma = correction.half_gamma.data_ptr()
+            _check(
+                handle.library.nkat_set_theta(
+                    handle.engine, self.pointer, len(u), u.data_ptr(), v.data_ptr(), half_gamma
+                )
+            )
+            self._packed = correction
+        handle.library.nkat_use_theta(handle.engine, self.pointer, correction is not None)
 
 
 class NativeKernels(Kernels):

@@ -34,5 +34,8 @@ class Weight:
         return self._correction
 
     def correct(self, correction: Correction | None) -> None:
-        """From now on products with the matrix are star products A * x, or, with None, plain ones."""
+        """From now on products with the matrix are star products A * x, or, with None, plain ones.
+
+        Kernels may keep the factors in a form of their own; who changes them gives a new `Correction`.
+        """
         self._correction = correction

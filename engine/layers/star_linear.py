@@ -88,6 +88,7 @@ class StarLinear:
     def replace(self, u: torch.Tensor, v: torch.Tensor) -> None:
         """Take other factors, u [r, m] and v [r, n] of any rank; rank 0 is the baseline."""
         self._u, self._v = u, v
+        self._correction = Correction(u, v, self._star.half_gamma) if len(u) else None
         self.enable(self._star.enabled)
 
     def load(self, factors: ThetaFactors | None) -> None:
@@ -100,5 +101,4 @@ class StarLinear:
 
     def enable(self, on: bool) -> None:
         """With theta if there is any, or without."""
-        counts = on and len(self.u) > 0
-        self.weight.correct(Correction(self.u, self.v, self._star.half_gamma) if counts else None)
+        self.weight.correct(self._correction if on else None)

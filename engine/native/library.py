@@ -87,6 +87,7 @@ _FUNCTIONS = {
     "nkat_settle": (None, c_void_p),
     "nkat_forget": (None, c_void_p, c_void_p),
     "nkat_set_theta": (c_int, c_void_p, c_void_p, c_int, c_void_p, c_void_p, c_void_p),
+    "nkat_use_theta": (None, c_void_p, c_void_p, c_int),
     "nkat_linear": (c_int, c_void_p, c_void_p, c_void_p, c_float, c_void_p, c_int64, c_void_p),
     "nkat_embed": (c_int, c_void_p, c_void_p, c_void_p, c_int64, c_void_p),
     "nkat_forward": (

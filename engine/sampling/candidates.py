@@ -21,9 +21,6 @@ class Candidates:
     @classmethod
     def best(cls, logits: torch.Tensor, count: int) -> "Candidates":
         """The `count` largest of the logits of the whole vocabulary, float32 [vocab]."""
-        if count == 1:
-            best = logits.argmax().reshape(1)
-            return cls(best, logits[best])
         values, ids = torch.topk(logits, min(count, logits.shape[0]))
         return cls(ids, values)
 

@@ -21,9 +21,10 @@ class SequenceSampler:
 
     def draw(self, logits: torch.Tensor, context: Sequence[int]) -> int:
         """The next token of a sequence, from float32 [vocab] and the tokens in front."""
+        if self._chain.greedy:
+            return self._chain.best(logits, context)
         candidates = self._chain(logits, context)
-        # A greedy request draws no numbers at all.
-        return int(candidates.ids[0 if self._chain.greedy else self._index(candidates)])
+        return int(candidates.ids[self._index(candidates)])
 
     def _index(self, candidates: Candidates) -> int:
         # A number is drawn for a single candidate too, so that settings do not shift the stream.
