@@ -5,9 +5,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
-from engine.benchmark import DecodeTimes, measure_decode
+from engine.benchmark import DecodeTimes, measure_decode, measure_prefill
 from engine.engine import Engine
 from engine.memory import peak_bytes
 from engine.perplexity import compare_perplexity, measure_perplexity
@@ -95,6 +93,9 @@ class CompareReport:
     overhead_quartiles: tuple[float, float]
     """Percent; between them lies the middle half of all groups."""
     prefill_tokens_per_second: float
+    """With theta."""
+    prefill_overhead_percentage: float
+    """100 (t_nkat / t_baseline - 1) of a prompt, the median of interleaved groups."""
     load_seconds: float
     memory_bytes: int
     theta_bytes: int
@@ -134,7 +135,7 @@ def run_bench(engine: Engine, load_seconds: float, plan: BenchPlan, progress: Pr
         model=engine.info.name,
         device=str(engine.kernels.device),
         kernels=engine.kernels.name,
-        threads=torch.get_num_threads(),
+        threads=engine.kernels.threads,
         theta_enabled=star is not None,
         rank=None if star is None else star.rank,
         gamma=None if star is None else star.gamma,
@@ -168,6 +169,12 @@ def run_compare(engine: Engine, load_seconds: float, plan: BenchPlan, progress: 
     overhead, quartiles = times.overhead, times.overhead_quartiles
     assert overhead is not None, "there is theta"
     assert quartiles is not None, "there is theta"
+    prefill = measure_prefill(
+        engine,
+        prompt_tokens=plan.seq_len,
+        iterations=plan.iterations,
+        report=lambda done, total: progress("prompts", done, total),
+    )
     pair = None
     for pair in scores or ():
         progress("perplexity", pair.nkat.windows, pair.nkat.total_windows)
@@ -178,7 +185,7 @@ def run_compare(engine: Engine, load_seconds: float, plan: BenchPlan, progress: 
         model=engine.info.name,
         device=str(engine.kernels.device),
         kernels=engine.kernels.name,
-        threads=torch.get_num_threads(),
+        threads=engine.kernels.threads,
         rank=star.rank,
         gamma=star.gamma,
         seq_len=plan.seq_len,
@@ -189,7 +196,8 @@ def run_compare(engine: Engine, load_seconds: float, plan: BenchPlan, progress: 
         lambda_theta=overhead,
         overhead_percentage=100 * overhead,
         overhead_quartiles=(100 * quartiles[0], 100 * quartiles[1]),
-        prefill_tokens_per_second=plan.seq_len / statistics.median(times.prefill),
+        prefill_tokens_per_second=plan.seq_len / statistics.median(prefill.nkat),
+        prefill_overhead_percentage=100 * prefill.overhead,
         load_seconds=load_seconds,
         memory_bytes=memory,
         theta_bytes=star.bytes,

@@ -53,6 +53,7 @@ def _bench(report: BenchReport) -> Table:
     table.add_row("decode", f"{report.tokens_per_second:.2f} tokens/s, {report.avg_latency_ms:.2f} ms each")
     if report.overhead_percentage is not None:
         table.add_row("overhead of theta", f"{report.overhead_percentage:+.2f} %")
+    table.add_row("prefill, tokens/s", f"{report.prefill_tokens_per_second:.1f}")
     for row in _both(report):
         table.add_row(*row)
     if report.text is not None:
@@ -70,6 +71,12 @@ def _comparison(report: CompareReport) -> Table:
         f"{report.nkat_tokens_per_second:.2f}",
         f"{report.baseline_tokens_per_second:.2f}",
         f"{report.overhead_percentage:+.2f} % time (middle half: {lower:+.2f} to {upper:+.2f})",
+    )
+    table.add_row(
+        "prefill, tokens/s",
+        f"{report.prefill_tokens_per_second:.1f}",
+        f"{report.prefill_tokens_per_second * (1 + report.prefill_overhead_percentage / 100):.1f}",
+        f"{report.prefill_overhead_percentage:+.2f} % time",
     )
     if report.text is not None:
         change = _measured(
@@ -94,7 +101,6 @@ def _comparison(report: CompareReport) -> Table:
 
 
 def _both(report: BenchReport | CompareReport) -> Iterator[tuple[str, str]]:
-    yield "prefill, tokens/s", f"{report.prefill_tokens_per_second:.1f}"
     yield "load", f"{report.load_seconds:.2f} s"
     yield "memory, at most", f"{report.memory_bytes / 2**20:,.0f} MiB"
 

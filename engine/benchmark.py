@@ -41,10 +41,7 @@ class DecodeTimes:
     @property
     def ratios(self) -> list[float]:
         """t_nkat / t_baseline of each group."""
-        return [
-            sum(self.nkat[at : at + 2]) / sum(self.baseline[at : at + 2])
-            for at in range(0, len(self.nkat), 2)
-        ]
+        return _ratios(self.nkat, self.baseline)
 
     @property
     def overhead(self) -> float | None:
@@ -61,6 +58,49 @@ class DecodeTimes:
             return ratios[0] - 1, ratios[0] - 1
         lower, _, upper = statistics.quantiles(ratios, n=4, method="inclusive")
         return lower - 1, upper - 1
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillTimes:
+    """Seconds from a new prompt to its first token, in the order they were timed, in pairs as decoding is."""
+
+    baseline: tuple[float, ...]
+    nkat: tuple[float, ...]
+
+    @property
+    def overhead(self) -> float:
+        """The median of t_nkat / t_baseline, minus 1."""
+        return statistics.median(_ratios(self.nkat, self.baseline)) - 1
+
+
+def measure_prefill(
+    engine: Engine, *, prompt_tokens: int, iterations: int, report: Report | None = None
+) -> PrefillTimes:
+    """Time prompts with theta on, off, off, on, in each of the iterations; the engine must have theta.
+
+    Needs and leaves what `measure_decode` does. Raises `ConfigError` for a model without theta.
+    """
+    star, rng = engine.check_theta(), random.Random(1)
+    counts = star.enabled
+    steps: list[tuple[bool, float]] = []
+    with _undisturbed():
+        _generate(engine, _prompt(engine, rng, prompt_tokens), ())
+        for number in range(iterations):
+            for on in _GROUP:
+                star.enable(on)
+                seconds, _ = _generate(engine, _prompt(engine, rng, prompt_tokens), ())
+                steps.append((on, seconds))
+            if report is not None:
+                report(number + 1, iterations)
+    engine.set_theta(enabled=counts)
+    return PrefillTimes(
+        baseline=tuple(seconds for on, seconds in steps if not on),
+        nkat=tuple(seconds for on, seconds in steps if on),
+    )
+
+
+def _ratios(nkat: tuple[float, ...], baseline: tuple[float, ...]) -> list[float]:
+    return [sum(nkat[at : at + 2]) / sum(baseline[at : at + 2]) for at in range(0, len(nkat), 2)]
 
 
 def measure_decode(

@@ -26,6 +26,11 @@ class Kernels(ABC):
     cache_dtype: torch.dtype
     """How keys and values lie in the KV cache."""
 
+    @property
+    @abstractmethod
+    def threads(self) -> int:
+        """Threads of the processor that compute."""
+
     @abstractmethod
     def pack(
         self,

@@ -93,9 +93,14 @@ class NativeKernels(Kernels):
     def __init__(self, name: str, threads: int) -> None:
         """`name`: one of `native_kernels()`. `threads`: in all, the caller's included."""
         self.name = name
+        self._threads = threads
         self._handle = _Handle(name, threads)
         self._call = self._handle.library
         self._layers: tuple[Layers, ctypes.Array[CLayer]] | None = None
+
+    @property
+    def threads(self) -> int:
+        return self._threads
 
     def pack(
         self,

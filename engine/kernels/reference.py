@@ -92,6 +92,10 @@ class ReferenceKernels(Kernels):
         self.device = device
         self._dense_bytes_left = dense_bytes
 
+    @property
+    def threads(self) -> int:
+        return torch.get_num_threads()
+
     def pack(
         self,
         data: np.ndarray,

@@ -91,7 +91,12 @@ def test_compare(model: tuple[Path, Theta]) -> None:
     # 7 matrices in each of 2 blocks: 64 wide, 2 KV heads of 16, a network of 128
     inputs_and_outputs = 2 * ((64 + 64) * 2 + (64 + 32) * 2 + (64 + 128) * 3)
     assert report.theta_bytes == 4 * 4 * inputs_and_outputs
-    assert {("decoding", 2, 2), ("perplexity", 3, 3)} <= done
+    assert report.prefill_tokens_per_second > 0
+    assert report.prefill_overhead_percentage > -100
+    assert report.threads == 1
+    assert engine.star is not None
+    assert engine.star.enabled
+    assert {("decoding", 2, 2), ("prompts", 2, 2), ("perplexity", 3, 3)} <= done
     assert json.loads(json.dumps(asdict(report), allow_nan=False))
 
 

@@ -72,9 +72,13 @@ def distance(found: torch.Tensor, expected: Array | torch.Tensor) -> float:
 
 
 def correction(seed: int, rank: int, shape: tuple[int, int], half_gamma: float = 0.4) -> Correction:
-    return Correction(
-        random(seed, rank, shape[0]), random(seed + 1, rank, shape[1]), torch.tensor(half_gamma)
-    )
+    """Theta as files have it: each row integers of up to 127, times a scale in u."""
+    u, v = (_integers(random(seed + at, rank, shape[at])) for at in (0, 1))
+    return Correction(1e-4 * u, v, torch.tensor(half_gamma))
+
+
+def _integers(rows: torch.Tensor) -> torch.Tensor:
+    return (rows * 127 / rows.abs().amax(1, keepdim=True)).round()
 
 
 @dataclass(frozen=True)
