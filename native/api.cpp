@@ -36,15 +36,15 @@ int guarded(Engine* engine, const Work& work) {
 // Number of this interface; Python refuses a library of another one.
 NKAT_API int nkat_version() { return 1; }
 
-// The name of the kernels that `name` (or the processor, where it is null) selects; null where they cannot run.
-NKAT_API const char* nkat_kernels(const char* name) {
-  const Kernels* found = find_kernels(name);
-  return found == nullptr ? nullptr : found->name;
-}
+// What this processor offers, as `Feature` numbers it.
+NKAT_API unsigned nkat_features() { return features(); }
+
+// Whether a processor with these features can run the kernels of a name.
+NKAT_API int nkat_can_run(const char* kernels, unsigned features) { return find_kernels(kernels, features) != nullptr; }
 
 // An engine of its own threads and memory; null where the kernels cannot run.
 NKAT_API Engine* nkat_open(const char* kernels, int threads) {
-  const Kernels* found = find_kernels(kernels);
+  const Kernels* found = find_kernels(kernels, features());
   return found == nullptr ? nullptr : new (std::nothrow) Engine(*found, threads);
 }
 

@@ -3,23 +3,20 @@
 #include <cstring>
 
 namespace nkat {
-namespace {
 
+unsigned features() {
 #ifdef NKAT_HAS_AVX2
-bool has_avx2() {
   // The compiler's run-time check also asks whether the operating system saves the registers.
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) return kAvx2;
+#endif
+  return 0;
 }
-#endif
 
-}  // namespace
-
-const Kernels* find_kernels(const char* name) {
+const Kernels* find_kernels(const char* name, [[maybe_unused]] unsigned features) {
 #ifdef NKAT_HAS_AVX2
-  if ((name == nullptr || std::strcmp(name, kAvx2Kernels.name) == 0) && has_avx2()) return &kAvx2Kernels;
+  if ((features & kAvx2) != 0 && std::strcmp(name, kAvx2Kernels.name) == 0) return &kAvx2Kernels;
 #endif
-  if (name == nullptr || std::strcmp(name, kPortableKernels.name) == 0) return &kPortableKernels;
-  return nullptr;
+  return std::strcmp(name, kPortableKernels.name) == 0 ? &kPortableKernels : nullptr;
 }
 
 }  // namespace nkat

@@ -5,7 +5,11 @@
 
 namespace nkat {
 
-// The kernels of a name, or, without a name, the fastest that run here; nullptr where there are none.
-const Kernels* find_kernels(const char* name);
+// What this processor, and its operating system, offer beyond the least of their kind: bits.
+enum Feature : unsigned { kAvx2 = 1 };  // AVX2, FMA and F16C
+unsigned features();
+
+// The kernels of a name, if a processor with these features can run them; else nullptr.
+const Kernels* find_kernels(const char* name, unsigned features);
 
 }  // namespace nkat

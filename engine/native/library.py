@@ -1,7 +1,7 @@
 """The compiled library and its C interface, as `native/api.cpp` declares it. Knows no torch."""
 
 import ctypes
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int64, c_uint, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -80,7 +80,8 @@ class CLayer(Structure):
 
 
 _FUNCTIONS = {
-    "nkat_kernels": (c_char_p, c_char_p),
+    "nkat_features": (c_uint,),
+    "nkat_can_run": (c_int, c_char_p, c_uint),
     "nkat_open": (c_void_p, c_char_p, c_int),
     "nkat_close": (None, c_void_p),
     "nkat_pack": (c_void_p, c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p),
@@ -121,9 +122,14 @@ def open_library() -> ctypes.CDLL | None:
     return library
 
 
-def native_kernels() -> tuple[str, ...]:
-    """The kernel sets that this processor can run, the fastest first; none without the library."""
+def native_kernels(features: int | None = None) -> tuple[str, ...]:
+    """The kernel sets that this processor can run, the fastest first; none without the library.
+
+    `features`: what a processor offers, as `native/cpu.h` numbers it; None: this one.
+    """
     library = open_library()
     if library is None:
         return ()
-    return tuple(name for name in NATIVE_KERNELS if library.nkat_kernels(name.encode()) is not None)
+    if features is None:
+        features = library.nkat_features()
+    return tuple(name for name in NATIVE_KERNELS if library.nkat_can_run(name.encode(), features))

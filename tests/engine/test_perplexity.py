@@ -115,6 +115,18 @@ def test_figures_of_llama_cpp(smollm2_engine: Engine) -> None:
             assert found.perplexity == pytest.approx(LLAMA_CPP[found.windows], rel=0.005), found
 
 
+@pytest.mark.skipif(os.environ.get("NKAT_FULL") != "1", reason="two minutes: NKAT_FULL=1 runs it")
+def test_the_fastest_kernels_predict_as_the_reference_does(smollm2: Path) -> None:
+    text = wikitext()
+    if text is None:
+        pytest.skip("no WikiText: name the file in NKAT_WIKITEXT")
+    found = [
+        list(measure_perplexity(load(smollm2, kernels=kernels), text, windows=20))[-1].perplexity
+        for kernels in FASTEST_AND_REFERENCE
+    ]
+    assert found[0] == pytest.approx(found[-1], rel=0.003)
+
+
 @pytest.mark.parametrize("kernels", FASTEST_AND_REFERENCE)
 def test_a_text_that_everybody_has(smollm2: Path, kernels: str) -> None:
     """A text that comes with every Python and never changes; the figure is `NumpyLlama`'s, in float64.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.native import native_kernels
 from tests.server.test_cli import ROOT, run
 from tests.support.stars import write_star_model
 
@@ -34,6 +35,24 @@ def test_select(star_model: Path) -> None:
     shown = run("select", "--model", str(star_model), "--device", "cpu", "--no-theta")
     assert shown.returncode == 0
     assert "theta is switched off" in shown.stdout
+
+
+@pytest.mark.parametrize("name", [*native_kernels(), "reference"])
+def test_kernels_by_environment(star_model: Path, text_file: Path, name: str) -> None:
+    model = ("--model", str(star_model), "--json")
+    done = run("select", *model, "--device", "cpu", NKAT_KERNELS=name)
+    assert json.loads(done.stdout)["choice"]["kernels"]["value"] == name
+    done = run("bench", *model, "--no-eval", "--seq-len", "8", "--new-tokens", "2", NKAT_KERNELS=name)
+    assert json.loads(done.stdout)["kernels"] == name
+    done = run("perplexity", *model, "--text", str(text_file), "--ctx", "16", NKAT_KERNELS=name)
+    assert json.loads(done.stdout)["perplexity"] > 1
+
+
+def test_kernels_that_there_are_not(star_model: Path) -> None:
+    done = run("bench", "--model", str(star_model), "--no-eval", NKAT_KERNELS="magic")
+    assert done.returncode == 2
+    assert "no kernels 'magic' on cpu; there are: " in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_doctor_0_and_json(star_model: Path) -> None:

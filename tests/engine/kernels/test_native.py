@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,10 @@ class TestChoice:
     def test_the_fastest_is_chosen(self) -> None:
         chosen = select_kernels(CPU, dense_bytes=0, threads=1)
         assert chosen.name == (*native_kernels(), "reference")[0]
+
+    @pytest.mark.skipif(not native_kernels(), reason="the native library is not built")
+    def test_a_processor_without_avx2_has_the_portable_kernels(self) -> None:
+        assert native_kernels(features=0) == ("portable",)
 
     @pytest.mark.parametrize("name", ["magic", "", "AVX2"])
     def test_an_unknown_name(self, name: str) -> None:
@@ -547,6 +552,44 @@ class TestCompany:
             for seed in (0, 1)
         )
         assert torch.equal(one, other)
+
+
+OUTLIVING = """
+import gc, sys, time
+import numpy as np
+from engine.gguf import GGMLType
+from engine.kernels.native import NativeKernels
+
+def pack(kernels, rows, columns):
+    data = np.ones((rows, columns), np.float32).view(np.uint8)
+    return kernels.pack(data, GGMLType.F32, (rows, columns))
+
+weight = pack(NativeKernels(sys.argv[1], 1), 16384, 2048)
+gc.collect()
+time.sleep(0.3)
+
+class Cycle:
+    def __init__(self):
+        self.itself = self
+        self.kernels = NativeKernels(sys.argv[1], 2)
+        self.weights = [pack(self.kernels, 64, 128) for _ in range(3)]
+
+Cycle()
+gc.collect()
+print("alive")
+"""
+
+
+class TestLifetime:
+    """What may go before what."""
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_matrix_outlives_its_kernels(self, name: str) -> None:
+        """In a process of its own: a fault would be a crash."""
+        done = subprocess.run(
+            [sys.executable, "-c", OUTLIVING, name], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 
 class TestThreads:
