@@ -58,4 +58,5 @@ class BatchBuilder:
 
     def _tensor(self, values: _Integers) -> torch.Tensor:
         # numpy makes small arrays in a third of torch's time, which counts between steps of a small model.
-        return torch.from_numpy(values).to(self._device)
+        tensor = torch.from_numpy(values)
+        return tensor if self._device.type == "cpu" else tensor.to(self._device)

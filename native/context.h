@@ -43,8 +43,9 @@ class Buffer {
 // Buffers of activations between two phases of a block, whole batches of rows.
 struct Workspace {
   Buffer<float> normed, q, k, v, mixed, hidden, thetas[3];
-  Buffer<int8_t> integers;
+  Buffer<int8_t> integers, rests;
   Buffer<float> scales;
+  Buffer<uint64_t> coarse;
 };
 
 // Buffers of one thread.

@@ -11,9 +11,9 @@
 namespace nkat {
 namespace {
 
-// Turns of the waiting loops before they sleep: some tens of microseconds, a few times what usually passes
-// between two jobs and far less than a time slice.
-constexpr int kSpins = 2000;
+// Turns of the waiting loops before they sleep: about a tenth of a millisecond, enough for what the caller does
+// between two calls of a step and far less than a time slice.
+constexpr int kSpins = 5000;
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)

@@ -56,11 +56,20 @@ def between_ties(seed: int, rows: int, columns: int) -> tuple[torch.Tensor, Arra
     """
     rng = np.random.default_rng(seed)
     whole = rng.integers(-126, 127, (rows, columns // 32, 32)).astype(np.float64)
-    fraction = rng.uniform(-0.4, 0.4, whole.shape)
-    whole[..., 0], fraction[..., 0] = 127 * rng.choice([-1, 1], whole.shape[:2]), 0
     scale = np.exp(rng.normal(-4, 1, (rows, columns // 32, 1)))
-    x = ((whole + fraction) * scale).astype(np.float32).reshape(rows, columns)
-    return torch.from_numpy(x), (whole * scale).reshape(rows, columns)
+    coarse = is_coarse(scale)
+    # In a coarse block whole numbers and 254ths of them remain, elsewhere whole numbers.
+    kept = whole + coarse * rng.integers(-100, 101, whole.shape) / 254
+    lost = rng.uniform(-0.4, 0.4, whole.shape) / np.where(coarse, 254, 1)
+    kept[..., 0], lost[..., 0] = 127 * rng.choice([-1, 1], whole.shape[:2]), 0
+    x = ((kept + lost) * scale).astype(np.float32).reshape(rows, columns)
+    return torch.from_numpy(x), (kept * scale).reshape(rows, columns)
+
+
+def is_coarse(scale: Array) -> npt.NDArray[np.bool_]:
+    """Which blocks are rounded twice, by their scales [rows, blocks, 1]: those above the row's usual one."""
+    coarse: npt.NDArray[np.bool_] = scale > 1.001 * np.sqrt((scale**2).mean(1, keepdims=True))
+    return coarse
 
 
 def distance(found: torch.Tensor, expected: Array | torch.Tensor) -> float:
