@@ -48,9 +48,13 @@ def test_gemma_follows_its_file(gemma: Tokenizer) -> None:
     assert gemma.encode("<bos>Hi") == gemma.encode("Hi")
 
 
-# SmolLM2 has no tokens for some control characters, nor for the bytes that begin the higher, empty planes
+# SmolLM2 has no tokens for some control characters, nor for the bytes that begin the higher, empty planes. In the
+# vocabulary of gemma U+2581 is a space.
 @given(
-    st.text(st.characters(max_codepoint=0x2FFFF, exclude_categories=["Cs", "Cc"]) | st.sampled_from("\t\n\r"))
+    st.text(
+        st.characters(max_codepoint=0x2FFFF, exclude_categories=["Cs", "Cc"], exclude_characters="\u2581")
+        | st.sampled_from("\t\n\r")
+    )
 )
 def test_both_files_give_every_text_back(smollm2: Tokenizer, gemma: Tokenizer, text: str) -> None:
     for tokenizer in (smollm2, gemma):
