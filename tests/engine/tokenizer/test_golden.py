@@ -48,8 +48,8 @@ def test_gemma_follows_its_file(gemma: Tokenizer) -> None:
     assert gemma.encode("<bos>Hi") == gemma.encode("Hi")
 
 
-# SmolLM2 has no tokens for some control characters, nor for the bytes that begin the higher, empty planes. In the
-# vocabulary of gemma U+2581 is a space.
+# SmolLM2 has no tokens for some control characters, nor for the bytes that begin the higher, empty planes.
+# In the vocabulary of gemma U+2581 is a space.
 @given(
     st.text(
         st.characters(max_codepoint=0x2FFFF, exclude_categories=["Cs", "Cc"], exclude_characters="\u2581")
