@@ -36,9 +36,9 @@ struct Tile {
   int rows;
   int64_t columns;
   const float* x;
-  const int8_t *integers, *rests;
-  const float* scales;
-  const uint64_t* coarse;
+  int8_t *integers, *rests;
+  float* scales;
+  uint64_t* coarse;
 };
 
 inline int64_t tiles(int64_t rows) { return (rows + kTile - 1) / kTile; }
@@ -88,7 +88,7 @@ inline void round_block(const F8* x, float inverse, int8_t* to, int32_t* halves)
 // Round a row to its place in the tile. The largest of 32 becomes 127.
 inline void round_row(const float* x, int64_t columns, int place, const Tile& tile) {
   const int64_t blocks = columns / 32, rows = tile.rows;
-  float* scales = const_cast<float*>(tile.scales) + place;
+  float* scales = tile.scales + place;
   float highest = 0, squares = 0;
   for (int64_t block = 0; block < blocks; ++block) {
     F8 most = {};
@@ -110,20 +110,20 @@ inline void round_row(const float* x, int64_t columns, int place, const Tile& ti
     const int64_t at = (block * rows + place) * 32;
     F8 values[4];
     for (int i = 0; i < 4; ++i) values[i] = load(x + 8 * i);
-    int8_t* integers = const_cast<int8_t*>(tile.integers) + at;
+    int8_t* integers = tile.integers + at;
     int32_t halves[2];
     round_block(values, inverse, integers, halves);
     float first = scale * float(halves[0]), last = scale * float(halves[1]);
     if (scale > coarse) {
       for (int i = 0; i < 4; ++i)
         values[i] = fma(splat(-scale), load_bytes_as_float<int8_t>(integers + 8 * i), values[i]);
-      round_block(values, 254.0f * inverse, const_cast<int8_t*>(tile.rests) + at, halves);
+      round_block(values, 254.0f * inverse, tile.rests + at, halves);
       first += kRest * scale * float(halves[0]);
       last += kRest * scale * float(halves[1]);
       // Other threads write the bits of other rows.
-      std::atomic_ref(const_cast<uint64_t&>(tile.coarse[block])).fetch_or(uint64_t(1) << place, std::memory_order_relaxed);
+      std::atomic_ref(tile.coarse[block]).fetch_or(uint64_t(1) << place, std::memory_order_relaxed);
     } else if (rows == 1) {
-      std::memset(const_cast<int8_t*>(tile.rests) + at, 0, 32);
+      std::memset(tile.rests + at, 0, 32);
     }
     s[rows] = first + last;
     s[2 * rows] = first;

@@ -31,8 +31,9 @@ class Pool {
   // Threads in all, the caller included.
   int threads() const { return int(ranges_.size()); }
 
-  // Call work(first, last, thread) for pieces of the items 0 to `items`, by any threads at once; returns when all are done. `thread`, below `threads()`, tells apart those that run at the same time. For one
-  // caller at a time.
+  // Call work(first, last, thread) for pieces of the items 0 to `items`, by any threads at once; returns
+  // when all are done. `thread`, below `threads()`, tells apart those that run at the same time. For one caller at a
+  // time.
   template <class Work>
   void run(int items, const Work& work) {
     if (items <= 1 || ranges_.size() == 1) {
