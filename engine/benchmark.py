@@ -9,10 +9,10 @@ import gc
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engine.collector import without_collector
 from engine.engine import Engine
 from engine.errors import RequestError
 from engine.types import GenerationRequest, SamplingParams, TokenPrompt
@@ -83,7 +83,7 @@ def measure_prefill(
     star, rng = engine.check_theta(), random.Random(1)
     counts = star.enabled
     steps: list[tuple[bool, float]] = []
-    with _undisturbed():
+    with without_collector():  # its turns would fall on single steps
         _generate(engine, _prompt(engine, rng, prompt_tokens), ())
         for number in range(iterations):
             for on in _GROUP:
@@ -131,7 +131,7 @@ def measure_decode(
         )
     prefill: list[float] = []
     steps: list[tuple[bool, float]] = []
-    with _undisturbed():
+    with without_collector():  # its turns would fall on single steps
         _generate(engine, _prompt(engine, rng, prompt_tokens), group * _WARM_UP_GROUPS)
         for number in range(iterations):
             gc.collect()
@@ -181,15 +181,3 @@ def _generate(
             # Not the star's own switch: the prefixes that are cached now were computed with both.
             engine.set_theta(enabled=counts)
     return prefill, times
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Without the garbage collector, whose turns would fall on single steps."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()

@@ -1,12 +1,10 @@
 """One engine: the only place that sees scheduler, runner, sampler and output together."""
 
-import gc
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -15,6 +13,7 @@ import torch.nn.functional as F
 from engine.architectures import CacheShape, ModelFile, open_model
 from engine.batch_builder import BatchBuilder
 from engine.block_manager import BlockManager
+from engine.collector import without_collector
 from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
 from engine.device import torch_device
 from engine.errors import ConfigError
@@ -77,7 +76,8 @@ class Engine:
         Raises `ModelFileError` for a file that cannot be used, `ConfigError` for settings that the
         machine or the model cannot meet.
         """
-        with _without_collector():
+        # Loading makes hundreds of thousands of objects that all stay.
+        with without_collector():
             return cls(config, *_load_parts(config))
 
     @property
@@ -285,18 +285,6 @@ def _load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
     kernels.settle()
     file.file.release()
     return model, tokenizer, _describe(file, config, tokenizer, context_length)
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Without the garbage collector: loading makes hundreds of thousands of objects that all stay."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _cache_slots(config: EngineConfig, context_length: int) -> int:

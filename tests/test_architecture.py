@@ -18,6 +18,7 @@ PACKAGES = ("engine", "server", "converter", "backend_selector")
 FLOORS: Mapping[str, int] = {
     "engine.gguf.*": 0,
     "engine.types": 0,
+    "engine.collector": 0,
     "engine.config": 0,
     "engine.errors": 0,
     "engine.metrics": 0,
