@@ -25,9 +25,13 @@ PrefixEntry = tuple[int, tuple[int, ...]]
 
 @dataclass(slots=True)
 class Block:
-    """One physical block. `entry` and `key` are set while its content can be found by prefix."""
+    """One physical block. `entry` and `key` are set while its content can be found by prefix.
+
+    `version` counts how often it was handed out: as long as that stays, what a sequence has left in it does.
+    """
 
     owners: int = 0
+    version: int = 0
     entry: PrefixEntry | None = None
     key: int = 0
 
@@ -87,15 +91,25 @@ class BlockManager:
             block = self._blocks[index]
             self._forget(block)
             block.owners = 1
+            block.version += 1
             sequence.block_table.append(index)
         return True
 
+    def versions(self, table: Tokens[int]) -> tuple[int, ...]:
+        """How often each block of a table has been handed out so far."""
+        return tuple(self._blocks[index].version for index in table)
+
     def register(self, sequence: Sequence) -> None:
-        """Let others find the blocks that the sequence's computed tokens have filled."""
+        """Let others find the blocks that the sequence's computed tokens have filled.
+
+        Who finds a prefix gets what it would have computed, to the bit: blocks with shifted tokens, and all
+        behind them, stay the sequence's own.
+        """
         first = len(sequence.prefix_keys)
-        for number, tokens in enumerate(
-            self._full_blocks(sequence.tokens, first, sequence.computed), start=first
-        ):
+        stop = sequence.computed
+        if sequence.shifted_from is not None:
+            stop = min(stop, sequence.shifted_from)
+        for number, tokens in enumerate(self._full_blocks(sequence.tokens, first, stop), start=first):
             parent = sequence.prefix_keys[-1] if sequence.prefix_keys else _ROOT
             entry = (parent, tokens)
             index = self._registered.get(entry)
@@ -124,6 +138,8 @@ class BlockManager:
         del sequence.block_table[keep:]
         del sequence.prefix_keys[keep:]
         sequence.computed = min(sequence.computed, tokens)
+        if sequence.shifted_from is not None and sequence.computed <= sequence.shifted_from:
+            sequence.shifted_from = None
 
     def free(self, sequence: Sequence) -> None:
         """Give back all blocks of the sequence. Their content can be found until it is overwritten."""
@@ -131,6 +147,7 @@ class BlockManager:
         sequence.block_table.clear()
         sequence.prefix_keys.clear()
         sequence.computed = 0
+        sequence.shifted_from = None
 
     def forget_prefixes(self) -> None:
         """Let no cached prefix be found any more. No sequence may hold blocks."""
@@ -144,6 +161,10 @@ class BlockManager:
         for sequence in sequences:
             assert len(sequence.block_table) >= self.blocks_for(sequence.computed), "table too short"
             assert len(sequence.prefix_keys) <= len(sequence.block_table), "more keys than blocks"
+            if sequence.shifted_from is not None:
+                assert sequence.shifted_from < sequence.computed, "nothing is shifted"
+                exact = len(sequence.prefix_keys) * self.block_size
+                assert exact <= sequence.shifted_from, "shifted tokens are registered"
             for index in sequence.block_table:
                 owners[index] += 1
         for index, block in enumerate(self._blocks):

@@ -33,6 +33,11 @@ class EngineConfig:
     """Tokens in one block of the KV cache."""
     kv_tokens: int | None = None
     """Tokens the KV cache holds over all requests; None: four contexts."""
+    context_shift: bool = True
+    """Whether a context whose middle was cut out moves what lies behind the cut instead of computing it anew.
+
+    That is faster, and not exact: see `engine.context_shift`.
+    """
     theta: bool = True
     """Whether theta counts, where there is one."""
     theta_path: Path | None = None

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -17,6 +18,7 @@ from engine.collector import without_collector
 from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
 from engine.device import torch_device
 from engine.errors import ConfigError
+from engine.grammar import GrammarCompiler, GrammarState
 from engine.kernels import Kernels, select_kernels
 from engine.kernels.reference import ReferenceKernels
 from engine.kv_cache import KVCache
@@ -25,14 +27,16 @@ from engine.memory import available_bytes
 from engine.metrics import Counters, Snapshot
 from engine.model_runner import ModelRunner
 from engine.models import Loader, Model, load_model
-from engine.output import Output
+from engine.output import Output, Verdict
 from engine.prompt import PromptEncoder
-from engine.sampling import Sampler
+from engine.sampling import Draw, Row, Sampler
 from engine.scheduler import Chunk, Plan, Scheduler
 from engine.sequence import Sequence
 from engine.theta import ThetaFactors, open_theta
 from engine.theta.names import corrected_tensor
+from engine.thinking import ThinkingLimit
 from engine.tokenizer import Tokenizer
+from engine.tokenizer.piece_index import PieceIndex
 from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt, Usage
 
 _logger = logging.getLogger(__name__)
@@ -63,9 +67,13 @@ class Engine:
         )
         self._batches = BatchBuilder(config.block_size, device)
         self._runner = ModelRunner(model, cache)
-        self._sampler = Sampler(tokenizer.end_ids)
+        self._pieces = PieceIndex(tokenizer)
+        self._sampler = Sampler(tokenizer, self._pieces)
+        self._compiler = GrammarCompiler(tokenizer)
         self._sequences: dict[str, Sequence] = {}
         self._outputs: dict[str, Output] = {}
+        self._grammars: dict[str, GrammarState] = {}
+        self._thinking: dict[str, ThinkingLimit] = {}
         self._decided: list[Event] = []
         """Events of requests that ended without a step."""
 
@@ -86,7 +94,13 @@ class Engine:
         return bool(self._decided) or self._scheduler.has_work
 
     def prepare(self, request: GenerationRequest) -> GenerationRequest:
-        """Tokenise the prompt and fit it to the context. Safe in any thread; raises `RequestError`."""
+        """Tokenise the prompt, fit it to the context, and compile what needs it.
+
+        Safe in any thread; raises `RequestError`, also for a grammar that does not compile.
+        """
+        if request.grammar is not None:
+            self._compiler.check(request.grammar)
+        self._sampler.prepare(request)
         return self._prompts.prepare(request)
 
     def render_chat(self, chat: ChatPrompt) -> str:
@@ -146,16 +160,19 @@ class Engine:
         self._sampler.add(request)
         self._sequences[sequence.id] = sequence
         self._outputs[sequence.id] = Output(request, self.tokenizer)
+        if request.grammar is not None:
+            self._grammars[sequence.id] = self._compiler.start(request.grammar)
+        if request.thinking is not None:
+            self._thinking[sequence.id] = ThinkingLimit(request.thinking, self.tokenizer, sequence.tokens)
         self._scheduler.add(sequence)
         if request.max_tokens <= 0:
-            self._decided.append(self._end(sequence, "", FinishReason.LENGTH))
+            self._decided.append(self._end(sequence, FinishReason.LENGTH))
 
     def abort(self, request_id: str) -> None:
         """End a request, if it is still under way; its blocks are free when this returns."""
         sequence = self._sequences.get(request_id)
         if sequence is not None:
-            text = self._outputs[request_id].flush()
-            self._decided.append(self._end(sequence, text, FinishReason.ABORT))
+            self._decided.append(self._end(sequence, FinishReason.ABORT))
 
     def step(self) -> list[Event]:
         """Let every sequence that fits advance; news of those that have any."""
@@ -220,31 +237,63 @@ class Engine:
         self._scheduler.advance(plan)
         self.counters.steps += 1
         ready = [chunk.sequence for chunk in plan if chunk.completes]
-        tokens = self._sampler.sample(logits, [(sequence.id, sequence.tokens) for sequence in ready])
-        return [self._accept(sequence, token) for sequence, token in zip(ready, tokens, strict=True)]
+        draws = self._sampler.sample(logits, [self._row(sequence) for sequence in ready])
+        return [self._accept(sequence, draw) for sequence, draw in zip(ready, draws, strict=True)]
 
-    def _accept(self, sequence: Sequence, token: int) -> Event:
-        """Append a token to its sequence, and end the sequence if that is the verdict."""
+    def _row(self, sequence: Sequence) -> Row:
+        """What binds the next token of a sequence, beside the model's logits."""
+        grammar, thinking = self._grammars.get(sequence.id), self._thinking.get(sequence.id)
+        allowed = None if grammar is None else grammar.mask()
+        banned = frozenset(sequence.banned_at.get(len(sequence.tokens), ()))
+        forced = None if thinking is None else thinking.forced
+        if forced is not None and (forced in banned or not _allows(allowed, forced)):
+            forced = None
+        return Row(sequence.id, sequence.tokens, banned, allowed, forced)
+
+    def _accept(self, sequence: Sequence, draw: Draw) -> Event:
+        """Append a token to its sequence, and do what its text asks for: go on, go back, or end."""
         if sequence.first_token_at is None:
             sequence.first_token_at = time.monotonic()
-        sequence.tokens.append(token)
+        sequence.tokens.append(draw.token)
+        sequence.drawn += 1
         self.counters.generated_tokens += 1
-        output = self._outputs[sequence.id]
-        verdict = output.push(token)
-        if verdict.finish is not None:
-            return self._end(sequence, verdict.text, verdict.finish, (token,))
-        if sequence.generated >= sequence.request.max_tokens:
-            return self._end(sequence, verdict.text + output.flush(), FinishReason.LENGTH, (token,))
-        return Event(sequence.id, verdict.text, (token,))
+        grammar, thinking = self._grammars.get(sequence.id), self._thinking.get(sequence.id)
+        if grammar is not None:
+            grammar.accept(draw.token)
+        if thinking is not None:
+            thinking.push(draw.token)
+        verdict = self._outputs[sequence.id].push(draw.token, draw.logprobs)
+        if verdict.rewind:
+            self._rewind(sequence, verdict.rewind)
+        elif verdict.finish is not None:
+            return self._end(sequence, verdict.finish, verdict)
+        elif grammar is not None and grammar.finished:
+            return self._end(sequence, FinishReason.EOS, verdict)
+        if sequence.drawn >= sequence.request.max_tokens:
+            return self._end(sequence, FinishReason.LENGTH, verdict)
+        return Event(sequence.id, verdict.text, verdict.tokens, verdict.logprobs)
 
-    def _end(
-        self, sequence: Sequence, text: str, reason: FinishReason, tokens: tuple[int, ...] = ()
-    ) -> Event:
-        """Forget a sequence and give its blocks back; its last event."""
+    def _rewind(self, sequence: Sequence, count: int) -> None:
+        """Take the last tokens back. They stay counted, so that a sequence cannot go back for ever."""
+        sequence.take_back(count)
+        # The last token that stays is computed again: its logits say what else may come.
+        self._blocks.truncate(sequence, len(sequence.tokens) - 1)
+        if sequence.id in self._grammars:
+            self._grammars[sequence.id].rollback(count)
+        if sequence.id in self._thinking:
+            self._thinking[sequence.id].take_back(count)
+
+    def _end(self, sequence: Sequence, reason: FinishReason, last: Verdict | None = None) -> Event:
+        """Forget a sequence and give its blocks back; its last event, with what is decided by `last`."""
+        if last is None or last.finish is None:
+            rest = self._outputs[sequence.id].flush(reason)
+            last = rest if last is None else last + rest
         seed = self._sampler.seed(sequence.id)
         self._scheduler.finish(sequence)
         self._sampler.remove(sequence.id)
         del self._sequences[sequence.id], self._outputs[sequence.id]
+        self._grammars.pop(sequence.id, None)
+        self._thinking.pop(sequence.id, None)
         now = time.monotonic()
         started = now if sequence.started_at is None else sequence.started_at
         first = now if sequence.first_token_at is None else sequence.first_token_at
@@ -261,7 +310,12 @@ class Engine:
             self.counters.requests_aborted += 1
         else:
             self.counters.requests_finished += 1
-        return Event(sequence.id, text, tokens, finish=reason, usage=usage)
+        return Event(sequence.id, last.text, last.tokens, last.logprobs, finish=reason, usage=usage)
+
+
+def _allows(mask: np.ndarray | None, token: int) -> bool:
+    """Whether a grammar's mask, uint32 [vocab / 32], lets a token come."""
+    return mask is None or bool(int(mask[token // 32]) >> token % 32 & 1)
 
 
 def _load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:

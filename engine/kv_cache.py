@@ -34,3 +34,17 @@ class KVCache:
             torch.empty(layers, slots, kv_heads, key_dim, dtype=dtype, device=device),
             torch.empty(layers, slots, kv_heads, value_dim, dtype=dtype, device=device),
         )
+
+    def move(self, layer: int, sources: torch.Tensor, targets: torch.Tensor, turns: torch.Tensor) -> None:
+        """Copy n tokens of one layer from slots to slots, int64 [n] each, their keys turned on the way.
+
+        `turns`, complex64 [n, pairs]: what neighbouring components of a key, read as complex numbers, are
+        multiplied by; components behind the pairs stay. All sources are read before a target is written.
+        """
+        keys, values = self.keys[layer], self.values[layer]
+        k, v = keys[sources].float(), values[sources]
+        turned = 2 * turns.shape[1]
+        pairs = torch.view_as_complex(k[..., :turned].unflatten(-1, (-1, 2)).contiguous())
+        k[..., :turned] = torch.view_as_real(pairs * turns[:, None]).flatten(-2)
+        keys.index_copy_(0, targets, k.to(keys.dtype))
+        values.index_copy_(0, targets, v)

@@ -14,6 +14,10 @@ class Snapshot:
     """Prompt tokens run through the model, those of preempted requests counted again."""
     prompt_tokens_cached: int = 0
     """Prompt tokens taken from the prefix cache instead."""
+    prompt_tokens_shifted: int = 0
+    """Prompt tokens whose keys and values were moved from another place of an earlier context instead."""
+    embedding_tokens_computed: int = 0
+    """Tokens run through the model for embeddings, those of preempted inputs counted again."""
     generated_tokens: int = 0
     requests_added: int = 0
     requests_finished: int = 0
@@ -35,6 +39,8 @@ class Counters:
     steps: int = 0
     prompt_tokens_computed: int = 0
     prompt_tokens_cached: int = 0
+    prompt_tokens_shifted: int = 0
+    embedding_tokens_computed: int = 0
     generated_tokens: int = 0
     requests_added: int = 0
     requests_finished: int = 0

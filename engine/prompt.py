@@ -48,7 +48,7 @@ class PromptEncoder:
             template = self._tokenizer.fallback_chat_template()
         return template.render(
             chat.messages,
-            add_generation_prompt=True,
+            add_generation_prompt=chat.open_reply,
             continue_last=chat.continue_last,
             tools=chat.tools,
             arguments=chat.template_args,

@@ -4,12 +4,16 @@ One token budget a step; running sequences come first, those that need a single 
 that still read their prompt; what is left admits waiting ones, first come, first served. When the
 blocks run out, the youngest running sequence gives its blocks back and waits at the head of the
 queue; its tokens are kept and computed again, as far as the prefix cache has lost them.
+
+A new sequence takes its keys and values from the prefix cache, then from an earlier context that it is a
+part of (`engine.context_shift`), and computes the rest.
 """
 
 from collections import deque
 from dataclasses import dataclass
 
 from engine.block_manager import BlockManager
+from engine.context_shift import ContextShift, Match, Move
 from engine.metrics import Counters
 from engine.sequence import Sequence, SequenceState
 
@@ -35,14 +39,23 @@ class Scheduler:
     """Owns the waiting and the running sequences."""
 
     def __init__(
-        self, blocks: BlockManager, *, max_sequences: int, token_budget: int, counters: Counters
+        self,
+        blocks: BlockManager,
+        *,
+        max_sequences: int,
+        token_budget: int,
+        counters: Counters,
+        shift: ContextShift | None = None,
     ) -> None:
+        """`shift`: where earlier contexts are looked for; None: nowhere."""
         self.blocks = blocks
+        self.shift = shift
         self.max_sequences = max_sequences
         self.token_budget = token_budget
         self.counters = counters
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self._moves: list[Move] = []
 
     @property
     def has_work(self) -> bool:
@@ -61,10 +74,13 @@ class Scheduler:
         elif sequence.state is SequenceState.WAITING:
             self.waiting.remove(sequence)
         sequence.state = SequenceState.FINISHED
-        self.blocks.free(sequence)
+        self._free(sequence)
 
     def plan(self) -> Plan:
-        """Chunks for the next step, with blocks for every token of them. Empty without work."""
+        """Chunks for the next step, with blocks for every token of them. Empty without work.
+
+        They are to be computed after the moves that `take_moves` has.
+        """
         budget = self.token_budget
         preemptions = self.counters.preemptions
         plan: Plan = []
@@ -87,6 +103,14 @@ class Scheduler:
             budget -= count
         return plan
 
+    def take_moves(self) -> list[Move]:
+        """What the last plan has to find moved in the cache before it is computed, all at the same time.
+
+        A source may be a target at once: every source must be read before any target is written.
+        """
+        moves, self._moves = self._moves, []
+        return moves
+
     def advance(self, plan: Plan) -> None:
         """Note that the plan has been computed."""
         for chunk in plan:
@@ -94,7 +118,7 @@ class Scheduler:
             self.blocks.register(chunk.sequence)
 
     def restart(self) -> None:
-        """Forget all keys and values: those of cached prefixes, and those of running sequences.
+        """Forget all keys and values: those of cached prefixes, of earlier contexts and of running sequences.
 
         Running sequences keep their tokens, go back to the head of the queue in their order, and are
         computed again.
@@ -102,6 +126,8 @@ class Scheduler:
         for sequence in self.running[::-1]:
             self._send_back(sequence)
         self.blocks.forget_prefixes()
+        if self.shift is not None:
+            self.shift.forget()
 
     def check_integrity(self) -> None:
         """Raise `AssertionError` if queues and blocks disagree."""
@@ -113,16 +139,30 @@ class Scheduler:
         self.blocks.check_integrity(self.running)
 
     def _admit(self, sequence: Sequence, budget: int) -> int:
-        """Give a waiting sequence its cached prefix and blocks for a first chunk; 0 without room."""
-        cached = self.blocks.take_prefix(sequence)
-        count = min(sequence.remaining, budget)
-        if not self.blocks.grow(sequence, sequence.computed + count):
+        """Give a waiting sequence what the cache has of it and blocks for a first chunk; 0 without room."""
+        cached = 0 if sequence.anew else self.blocks.take_prefix(sequence)
+        match = self._match(sequence)
+        end = cached if match is None else match.end
+        count = min(len(sequence.tokens) - end, budget)
+        if not self.blocks.grow(sequence, end + count):
             self.blocks.free(sequence)
             return 0
+        if match is not None and self.shift is not None:
+            self._moves.append(self.shift.apply(match, sequence))
         if sequence.generated == 0:
-            sequence.cached_tokens = cached
+            sequence.cached_tokens = end
             self.counters.prompt_tokens_cached += cached
+            self.counters.prompt_tokens_shifted += end - cached
         return count
+
+    def _match(self, sequence: Sequence) -> Match | None:
+        """What a waiting sequence may take over from an earlier context.
+
+        One that has made tokens goes on as it was: preemption must not change a reply.
+        """
+        if self.shift is None or sequence.anew or sequence.generated > 0:
+            return None
+        return self.shift.find(sequence)
 
     def _make_room(self, sequence: Sequence, count: int, plan: Plan) -> bool:
         """Blocks for the next tokens of a running sequence, taken from younger ones if need be."""
@@ -141,6 +181,11 @@ class Scheduler:
 
     def _send_back(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self.blocks.free(sequence)
+        self._free(sequence)
         sequence.state = SequenceState.WAITING
         self.waiting.appendleft(sequence)
+
+    def _free(self, sequence: Sequence) -> None:
+        if self.shift is not None:
+            self.shift.remember(sequence)
+        self.blocks.free(sequence)

@@ -34,8 +34,17 @@ class Sequence:
     """Physical block of each logical block; written by the block manager only."""
     prefix_keys: list[int] = field(default_factory=list)
     """Prefix-cache key of each full, registered block; written by the block manager only."""
+    drawn: int = 0
+    """Tokens drawn so far, those that were taken back again included."""
+    banned_at: dict[int, set[int]] = field(default_factory=dict)
+    """Tokens that led to a banned phrase, by their place in `tokens`; they are not drawn there again."""
+    shifted_from: int | None = None
+    """First token whose keys and values are no longer exact, since a context shift moved it here or it was
+    computed behind such tokens; None: all are exact."""
+    anew: bool = False
+    """Whether every token goes through the model, cached or not, since its hidden state is wanted."""
     cached_tokens: int = 0
-    """Prompt tokens found in the prefix cache when the sequence first started."""
+    """Prompt tokens found in the KV cache when the sequence first started, shifted ones included."""
     started_at: float | None = None
     """Monotonic seconds of the first step that worked on it."""
     first_token_at: float | None = None
@@ -61,3 +70,11 @@ class Sequence:
     def generated(self) -> int:
         """Tokens made so far, hidden end tokens included."""
         return len(self.tokens) - self.prompt_length
+
+    def take_back(self, count: int) -> None:
+        """Remove the last `count` tokens, and never draw the first of them there again."""
+        place = len(self.tokens) - count
+        # What was banned further on was banned behind a token that will not come again.
+        self.banned_at = {at: tokens for at, tokens in self.banned_at.items() if at <= place}
+        self.banned_at.setdefault(place, set()).add(self.tokens[place])
+        del self.tokens[place:]

@@ -52,25 +52,102 @@ DEFAULT_SAMPLER_ORDER = (
 class SamplingParams:
     """How the next token is chosen. The defaults are neutral: plain sampling from the model.
 
-    `temperature` <= 0 is greedy. `top_k` < 1, `top_p` >= 1, `min_p` <= 0 and `rep_pen` == 1 are off.
-    `rep_pen_range` counts tokens at the end of the context; `rep_pen_slope` in (0, 1] weakens the
-    penalty for the older half of them. `presence_penalty` is subtracted once from each token seen in
-    that window, `frequency_penalty` once per occurrence. `logit_bias` maps token ids to what is added
-    to their logits. `seed` None draws a fresh one.
+    `temperature` <= 0 is greedy. `top_k` < 1, `top_p` >= 1, `min_p` <= 0, `top_a` <= 0, `tfs` >= 1,
+    `typical` >= 1, `nsigma` <= 0 and `rep_pen` == 1 are off. `rep_pen_range` counts tokens at the end of the
+    context; `rep_pen_slope` in (0, 1] weakens the penalty for the older half of them. `presence_penalty` is
+    subtracted once from each token seen in that window, `frequency_penalty` once per occurrence.
+    `dynatemp_range` != 0 lets the temperature follow the entropy; `smoothing_factor` <= 0 is off.
+    `mirostat` 1 or 2 takes the place of the chain. `dry_multiplier` <= 0, `xtc_probability` <= 0,
+    `xtc_threshold` > 0.5 and `adaptive_target` <= 0 are off; `dry_penalty_last_n` <= 0 looks at the whole
+    context. `logit_bias` maps token ids to what is added to their logits. `seed` None draws a fresh one.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    top_a: float = 0.0
+    tfs: float = 1.0
+    typical: float = 1.0
+    nsigma: float = 0.0
     rep_pen: float = 1.0
     rep_pen_range: int = 320
     rep_pen_slope: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    smoothing_factor: float = 0.0
+    smoothing_curve: float = 1.0
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 320
+    dry_sequence_breakers: tuple[str, ...] = ()
+    xtc_threshold: float = 0.2
+    xtc_probability: float = 0.0
+    adaptive_target: float = -1.0
+    adaptive_decay: float = 0.9
     logit_bias: tuple[tuple[int, float], ...] = ()
     order: tuple[Sampler, ...] = DEFAULT_SAMPLER_ORDER
     seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GbnfGrammar:
+    """What the whole reply must be, in llama.cpp's grammar notation with a rule `root`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class JsonGrammar:
+    """The whole reply is JSON that a schema admits."""
+
+    schema: str
+    """A JSON schema as JSON text; `{}` admits any value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """`begin`, JSON that `schema` (JSON text) admits, `end`."""
+
+    begin: str
+    schema: str
+    end: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedGrammar:
+    """Free text in which, from `trigger` on, one of the tags must follow; the way of tool calls.
+
+    Every tag's `begin` starts with the trigger. `required`: the reply is tags and nothing else, at least
+    one of them. `several`: more than one tag may come, else the reply ends with the first.
+    """
+
+    trigger: str
+    tags: tuple[Tag, ...]
+    required: bool = False
+    several: bool = True
+
+
+Grammar = GbnfGrammar | JsonGrammar | TaggedGrammar
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingBudget:
+    """At most `tokens` tokens of thought; then `closing` is written in the model's place.
+
+    Thought begins with `opening`, in the prompt or in the reply, and ends with the last line of `closing`.
+    """
+
+    tokens: int
+    opening: str = "<think>"
+    end: str = "</think>"
+    closing: str = "\n(Reasoning budget exceeded)\n</think>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +169,15 @@ class TokenPrompt:
 class ChatPrompt:
     """Messages for the model's own chat template: plain dicts with `role`, `content`, ...
 
-    `continue_last`: a last message of the assistant is continued rather than answered.
+    `continue_last`: a last message of the assistant is continued rather than answered. `open_reply`: the
+    prompt ends with the beginning of a reply.
     """
 
     messages: tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     template_args: Mapping[str, Any] = field(default_factory=dict)
     continue_last: bool = True
+    open_reply: bool = True
 
 
 Prompt = TextPrompt | TokenPrompt | ChatPrompt
@@ -112,7 +191,10 @@ class GenerationRequest:
     `context_length` lowers the model's context for this request. Prompts that do not fit lose their
     oldest part. `stop` strings end the text, which keeps the string unless `trim_stop`.
     `ban_eos` never lets an end token be drawn; `ignore_eos` lets it be drawn, hides it and goes on.
-    `render_special` shows the text of special tokens.
+    `render_special` shows the text of special tokens. `banned_phrases` never appear in the text, in
+    whatever case: the sequence goes back and takes another way. `logprobs`: so many alternatives are
+    reported with each token (0: the token alone); None reports nothing. Probabilities are the model's own,
+    or with `final_logprobs` those behind all samplers.
     """
 
     request_id: str
@@ -125,6 +207,23 @@ class GenerationRequest:
     ban_eos: bool = False
     ignore_eos: bool = False
     render_special: bool = False
+    grammar: Grammar | None = None
+    banned_phrases: tuple[str, ...] = ()
+    logprobs: int | None = None
+    final_logprobs: bool = False
+    thinking: ThinkingBudget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and the natural logarithm of its probability."""
+
+    token_id: int
+    raw: bytes
+    """What the token adds to the text; not always whole characters."""
+    logprob: float
+    alternatives: tuple["TokenLogprob", ...] = ()
+    """The likeliest tokens at this place, the chosen one included where it is among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +252,8 @@ class Event:
     request_id: str
     text: str = ""
     token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each of `token_ids`, if the request asks for them."""
     finish: FinishReason | None = None
     usage: Usage | None = None
     error: str | None = None
@@ -175,3 +276,25 @@ class ModelInfo:
     chat_template: str | None
     bos_token: str
     eos_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What the model computes with."""
+
+    device: str
+    """`cpu` or `cuda:N`."""
+    kernels: str
+    """`avx2`, `portable`, `reference`, ..."""
+    threads: int
+    """Threads of the processor that compute."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThetaStatus:
+    """Theta of the loaded model."""
+
+    enabled: bool
+    gamma: float
+    rank: int
+    """The largest of all tensors."""

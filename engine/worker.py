@@ -4,6 +4,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Self
 
@@ -11,7 +12,15 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import EngineDeadError
 from engine.metrics import Snapshot
-from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, Usage
+from engine.types import (
+    Backend,
+    ChatPrompt,
+    Event,
+    FinishReason,
+    GenerationRequest,
+    ThetaStatus,
+    Usage,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -30,6 +39,9 @@ class EngineWorker:
         self._engine = engine
         self._inbox: SimpleQueue[Command] = SimpleQueue()
         self._listeners: dict[str, OnEvent] = {}
+        kernels, star = engine.kernels, engine.star
+        self.backend = Backend(str(kernels.device), kernels.name, kernels.threads)
+        self._theta = None if star is None else ThetaStatus(star.enabled, star.gamma, star.rank)
         self._snapshot = engine.snapshot()
         self._death: str | None = None
         # Guards `_death` against submissions: after it is set nothing enters the inbox.
@@ -85,6 +97,17 @@ class EngineWorker:
         """
         self._engine.check_theta(gamma)
         self._send(lambda: self._engine.set_theta(enabled=enabled, gamma=gamma))
+        assert self._theta is not None, "the check has found theta"
+        self._theta = replace(
+            self._theta,
+            enabled=self._theta.enabled if enabled is None else enabled,
+            gamma=self._theta.gamma if gamma is None else gamma,
+        )
+
+    @property
+    def theta(self) -> ThetaStatus | None:
+        """Theta as it was asked for last; None for a model without."""
+        return self._theta
 
     def snapshot(self) -> Snapshot:
         """The counters as of the last step or command."""

@@ -32,6 +32,10 @@ class Model(ABC):
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Output of the last block [n, width] to logits, float32 [n, vocab]."""
 
+    @abstractmethod
+    def normed(self, x: torch.Tensor) -> torch.Tensor:
+        """Output of the last block [n, width] behind the final norm, where the output matrix takes it up."""
+
     def block(self, number: int, x: torch.Tensor, batch: Batch, cache: KVCache | None) -> torch.Tensor:
         """One block, [T, width] to [T, width]. Without a cache each row attends within the batch."""
         return self.kernels.forward(x, self.layers[2 * number : 2 * number + 2], batch, cache)
@@ -41,5 +45,12 @@ class Model(ABC):
 
         Without a cache the batch must be one whole text (`Batch.of_one`).
         """
+        return self.logits(self._run(batch, cache))
+
+    def states(self, batch: Batch, cache: KVCache | None) -> torch.Tensor:
+        """The same run, but hidden states instead of logits: float32 [n, width], behind the final norm."""
+        return self.normed(self._run(batch, cache))
+
+    def _run(self, batch: Batch, cache: KVCache | None) -> torch.Tensor:
         x = self.kernels.forward(self.embed(batch.token_ids), self.layers, batch, cache)
-        return self.logits(x[batch.logit_rows])
+        return x[batch.logit_rows]

@@ -1,6 +1,7 @@
 """The llama architecture: Llama 1 to 3, Mistral, SmolLM2, TinyLlama and their relatives."""
 
 import torch
+import torch.nn.functional as F
 
 from engine.architectures import LlamaConfig
 from engine.kernels import FeedForward, Rotation, SelfAttention
@@ -32,6 +33,9 @@ class Llama(Model):
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         return self.kernels.linear(x, self._output, self._norm)
+
+    def normed(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self._norm.weight, self._norm.epsilon)
 
 
 def _block(

@@ -1,16 +1,9 @@
-"""Choosing the next token: a chain of small pure steps, compiled once per request."""
+"""Choosing the next token: a chain of small pure steps, compiled once per request.
 
-from engine.sampling.candidates import Candidates
-from engine.sampling.chain import Chain, compile_chain
-from engine.sampling.random import MersenneTwister, fresh_seed
-from engine.sampling.sampler import Sampler, SequenceSampler
+Knows logits, tokens and a request's settings; nothing of models, caches or texts but the bytes of tokens.
+"""
 
-__all__ = [
-    "Candidates",
-    "Chain",
-    "MersenneTwister",
-    "Sampler",
-    "SequenceSampler",
-    "compile_chain",
-    "fresh_seed",
-]
+from engine.sampling.row import Draw, Row
+from engine.sampling.transition import Sampler
+
+__all__ = ["Draw", "Row", "Sampler"]

@@ -1,115 +1,173 @@
 """Compiles the sampling parameters of a request into the steps that it needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
-from engine.sampling import steps
-from engine.sampling.candidates import MAX_CANDIDATES, Candidates
+from engine.sampling.breakers import Breakers
+from engine.sampling.candidates import BOUND, MAX_CANDIDATES, Candidates, Ids, Logits
+from engine.sampling.dry import Dry
 from engine.sampling.penalties import Penalties
+from engine.sampling.temperature import dynamic_temperature, smoothing, temperature
+from engine.sampling.truncation import (
+    Step,
+    min_p,
+    min_p_distance,
+    nsigma,
+    tail_free,
+    top_a,
+    top_k,
+    top_p,
+    typical,
+)
+from engine.sampling.vocabulary_logits import VocabularyLogits
 from engine.types import Sampler, SamplingParams
 
-OnVocabulary = Callable[[torch.Tensor, Sequence[int]], None]
+OnVocabulary = Callable[[VocabularyLogits, Sequence[int]], None]
 OnCandidates = Callable[[Candidates, Sequence[int]], Candidates]
+
+_ADAPTIVE_MIN_P = 0.002
+"""The `min_p` of adaptive-p where nothing else truncates."""
+_MIROSTAT_ORDER = (Sampler.REP_PEN, Sampler.TEMPERATURE)
+_CHANGES_THE_BEST = (Sampler.REP_PEN, Sampler.TYPICAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Biases:
+    """What is added to logits: `ids` int64 [n], all different, and `amounts` float32 [n]."""
+
+    ids: Ids
+    amounts: Logits
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[int, float]]) -> "Biases":
+        """Sums up pairs with the same id, within `BOUND`; minus infinity excludes and is kept."""
+        total: dict[int, float] = {}
+        for token, amount in pairs:
+            total[token] = total.get(token, 0.0) + amount
+        amounts = np.fromiter(total.values(), np.float64, len(total))
+        amounts = np.where(amounts == -np.inf, amounts, amounts.clip(-BOUND, BOUND))
+        return cls(np.fromiter(total, np.int64, len(total)), amounts.astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What happens between the model's logits and the draw.
+    """What happens between the model's logits and the draw, in this order.
 
-    `vocabulary` steps change a row of logits in place (biases, bans, penalties); `cut` is how many of
-    the best go on; `candidates` steps narrow them down. Both kinds see the context's tokens.
+    `biases`, then the bans and the mask of the position, which are not the chain's; `vocabulary` steps
+    change all logits in place; the `cut` best go on, none more than `within` below the best;
+    `candidates` steps narrow them down. Both kinds of steps see the context's tokens. `greedy`: one
+    candidate is left in the end.
     """
 
+    biases: Biases | None
     vocabulary: tuple[OnVocabulary, ...]
     cut: int
+    within: float
     candidates: tuple[OnCandidates, ...]
+    greedy: bool
 
-    @property
-    def greedy(self) -> bool:
-        """Whether the best token always wins: then `best` finds it, and nothing is drawn."""
-        return self.cut == 1
-
-    def best(self, logits: torch.Tensor, context: Sequence[int]) -> int:
-        """The most likely token after the model's logits, float32 [vocab], which are left alone."""
-        logits = self._changed(logits, context)
-        # On the processor numpy finds it in a fifth of torch's time.
-        return int(logits.argmax()) if logits.is_cuda else int(logits.numpy().argmax())
-
-    def __call__(self, logits: torch.Tensor, context: Sequence[int]) -> Candidates:
-        """Candidates for the draw from the model's logits, float32 [vocab], which are left alone."""
-        candidates = Candidates.best(self._changed(logits, context), self.cut)
-        for narrow in self.candidates:
-            candidates = narrow(candidates, context)
+    def narrow(self, candidates: Candidates, tokens: Sequence[int]) -> Candidates:
+        """What the steps behind the cut leave of the candidates."""
+        for step in self.candidates:
+            candidates = step(candidates, tokens)
         return candidates
 
-    def _changed(self, logits: torch.Tensor, context: Sequence[int]) -> torch.Tensor:
-        if self.vocabulary:
-            logits = logits.clone()
-            for change in self.vocabulary:
-                change(logits, context)
-        return logits
+
+def uses_mirostat(params: SamplingParams) -> bool:
+    """Whether mirostat takes the place of the chain."""
+    return params.mirostat in (1, 2)
 
 
-def compile_chain(params: SamplingParams, banned: frozenset[int] = frozenset()) -> Chain:
-    """The chain of a request: neutral steps dropped, what can be is fused into the first cut.
+def uses_dry(params: SamplingParams) -> bool:
+    """Whether DRY is on."""
+    return params.dry_multiplier > 0 and params.dry_base > 0
 
-    `banned` tokens are set to minus infinity, which no bias changes.
-    """
-    vocabulary: list[OnVocabulary] = []
-    if banned or params.logit_bias:
-        vocabulary.append(_bias(params.logit_bias, banned))
-    chain = list(_active(params))
-    if chain and chain[0][0] is Sampler.REP_PEN:
+
+def compile_chain(params: SamplingParams, breakers: Breakers | None = None) -> Chain:
+    """The chain of a request: neutral steps dropped, what can be is fused into the first cut."""
+    stages = list(_active(params))
+    vocabulary: list[OnVocabulary] = [Dry(params, breakers)] if uses_dry(params) else []
+    if stages and stages[0].name is Sampler.REP_PEN:
         # On the whole vocabulary a penalty costs as many operations as it has tokens, and no sort.
         vocabulary.append(Penalties(params).on_vocabulary)
-        del chain[0]
-    cut = MAX_CANDIDATES
-    if params.temperature <= 0 and all(name is not Sampler.REP_PEN for name, _ in chain):
-        return Chain(tuple(vocabulary), 1, ())
-    if chain and chain[0][0] is Sampler.TOP_K:
-        cut = min(cut, params.top_k)
-        del chain[0]
-    return Chain(tuple(vocabulary), cut, tuple(step for _, step in chain))
+        del stages[0]
+    greedy = bool(stages) and stages[-1].decides
+    cut, within = MAX_CANDIDATES, np.inf
+    if greedy and not any(stage.name in _CHANGES_THE_BEST for stage in stages):
+        cut, stages = 1, []
+    while stages and (stages[0].count or stages[0].within is not None):
+        first = stages.pop(0)
+        cut = min(cut, first.count or cut)
+        within = within if first.within is None else min(within, first.within)
+    biases = Biases.of(params.logit_bias) if params.logit_bias else None
+    return Chain(biases, tuple(vocabulary), cut, within, tuple(stage.step for stage in stages), greedy)
 
 
-def _active(params: SamplingParams) -> list[tuple[Sampler, OnCandidates]]:
-    """The steps in the request's order that change anything."""
-    chain: list[tuple[Sampler, OnCandidates]] = []
-    for name in params.order:
-        if name is Sampler.REP_PEN and _penalises(params):
-            chain.append((name, Penalties(params).on_candidates))
-        chain += [(name, _without_context(step)) for step in _narrowing(name, params)]
-    return chain
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A step, and what it comes to where that is as simple: the `count` best, all `within` the best.
+
+    `decides`: it leaves the likeliest only.
+    """
+
+    name: Sampler
+    step: OnCandidates
+    count: int = 0
+    within: float | None = None
+    decides: bool = False
 
 
-def _narrowing(name: Sampler, params: SamplingParams) -> list[steps.Step]:
-    if name is Sampler.TOP_K and params.top_k >= 1:
-        return [steps.top_k(params.top_k)]
-    if name is Sampler.TOP_P:
-        found = [steps.top_p(params.top_p)] if params.top_p < 1 else []
-        return [*found, steps.min_p(params.min_p)] if params.min_p > 0 else found
-    if name is Sampler.TEMPERATURE and params.temperature != 1:
-        return [steps.temperature(params.temperature)]
-    return []
+def _active(params: SamplingParams) -> Iterator[_Stage]:
+    """The steps in the request's order that change anything, up to one that decides."""
+    penalties = Penalties(params)
+    for name in _MIROSTAT_ORDER if uses_mirostat(params) else params.order:
+        if name is Sampler.REP_PEN:
+            if not penalties.neutral:
+                yield _Stage(name, penalties.on_candidates)
+        elif name is Sampler.TOP_K:
+            if params.top_k >= 1:
+                yield _Stage(name, _without_tokens(top_k(params.top_k)), count=params.top_k)
+        elif name is Sampler.TOP_P:
+            yield from _top_p_and_min_p(params)
+        elif name is Sampler.TEMPERATURE and not params.temperature > 0:
+            yield _Stage(name, _without_tokens(top_k(1)), decides=True)
+            return
+        else:
+            for step in _steps(name, params):
+                yield _Stage(name, _without_tokens(step))
 
 
-def _penalises(params: SamplingParams) -> bool:
-    return params.rep_pen != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
+def _top_p_and_min_p(params: SamplingParams) -> Iterator[_Stage]:
+    p = params.min_p
+    if params.top_p < 1:
+        yield _Stage(Sampler.TOP_P, _without_tokens(top_p(params.top_p)))
+    elif p <= 0 < params.adaptive_target:
+        p = _ADAPTIVE_MIN_P
+    if p > 0:
+        yield _Stage(Sampler.TOP_P, _without_tokens(min_p(p)), within=float(min_p_distance(p)))
 
 
-def _without_context(step: steps.Step) -> OnCandidates:
-    return lambda candidates, _context: step(candidates)
+def _steps(name: Sampler, params: SamplingParams) -> Iterator[Step]:
+    """The steps of the stages that are nothing but candidates in and candidates out."""
+    if name is Sampler.TOP_A and params.top_a > 0:
+        yield top_a(params.top_a)
+    elif name is Sampler.TFS and params.tfs < 1:
+        yield tail_free(params.tfs)
+    elif name is Sampler.TYPICAL and params.typical < 1:
+        yield typical(params.typical)
+    elif name is Sampler.TEMPERATURE:
+        plain = uses_mirostat(params)
+        if params.dynatemp_range != 0 and not plain:
+            yield dynamic_temperature(params.temperature, params.dynatemp_range, params.dynatemp_exponent)
+        elif params.temperature != 1:
+            yield temperature(params.temperature)
+        if params.smoothing_factor > 0:
+            yield smoothing(params.smoothing_factor, params.smoothing_curve)
+        if params.nsigma > 0 and not plain:
+            yield nsigma(params.nsigma)
 
 
-def _bias(bias: tuple[tuple[int, float], ...], banned: frozenset[int]) -> OnVocabulary:
-    ids = torch.tensor([token for token, _ in bias], dtype=torch.int64)
-    amounts = torch.tensor([amount for _, amount in bias], dtype=torch.float32)
-    out = torch.tensor(sorted(banned), dtype=torch.int64)
-
-    def step(logits: torch.Tensor, _context: Sequence[int]) -> None:
-        logits.index_add_(0, ids.to(logits.device), amounts.to(logits.device))
-        logits[out.to(logits.device)] = -torch.inf
-
-    return step
+def _without_tokens(step: Step) -> OnCandidates:
+    return lambda candidates, _tokens: step(candidates)

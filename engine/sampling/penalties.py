@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
-from engine.sampling.candidates import Candidates
+from engine.sampling.candidates import BOUND, Candidates, Ids, Logits, bounded
+from engine.sampling.host_logits import penalised
+from engine.sampling.vocabulary_logits import VocabularyLogits
 from engine.types import SamplingParams
+
+_SMALLEST = 1e-30
+"""A factor is at least this, for a division by it to stay finite."""
 
 
 class Penalties:
@@ -22,48 +27,43 @@ class Penalties:
 
     def __init__(self, params: SamplingParams) -> None:
         self._range = max(1, params.rep_pen_range)
-        self._new = params.rep_pen
+        self._new = params.rep_pen if params.rep_pen > 0 else 1.0
         slope = params.rep_pen_slope
-        weakened = params.rep_pen > 1 and 0 < slope < 1
-        self._old = 1 + (params.rep_pen - 1) * slope if weakened else params.rep_pen
+        weakened = self._new > 1 and 0 < slope < 1
+        self._old = 1 + (self._new - 1) * slope if weakened else self._new
         self._presence = params.presence_penalty
         self._frequency = params.frequency_penalty
 
-    def on_vocabulary(self, logits: torch.Tensor, context: Sequence[int]) -> None:
-        """Apply to the logits of the whole vocabulary, float32 [vocab], in place."""
-        ids, factors, subtract = self._table(context, logits.device)
-        logits[ids] = _penalised(logits[ids], factors, subtract)
+    @property
+    def neutral(self) -> bool:
+        """Whether nothing would change."""
+        return self._new == 1 and self._presence == 0 and self._frequency == 0
 
-    def on_candidates(self, candidates: Candidates, context: Sequence[int]) -> Candidates:
-        """Apply to candidates, and sort them again."""
-        ids, factors, subtract = self._table(context, candidates.ids.device)
+    def on_vocabulary(self, logits: VocabularyLogits, tokens: Sequence[int]) -> None:
+        """Apply to the logits of the whole vocabulary, in place. `tokens`: the context."""
+        logits.penalise(*self._table(tokens))
+
+    def on_candidates(self, candidates: Candidates, tokens: Sequence[int]) -> Candidates:
+        """Apply to candidates, and sort them again. `tokens`: the context."""
+        ids, factors, subtract = self._table(tokens)
         if not len(ids):
             return candidates
-        place = torch.searchsorted(ids, candidates.ids).clamp_(max=len(ids) - 1)
-        seen = ids[place] == candidates.ids
-        penalised = _penalised(candidates.logits, factors[place], subtract[place])
-        logits, order = torch.where(seen, penalised, candidates.logits).sort(descending=True, stable=True)
-        return Candidates(candidates.ids[order], logits)
+        place = np.searchsorted(ids, candidates.ids).clip(max=len(ids) - 1)
+        changed = penalised(candidates.logits, factors[place], subtract[place])
+        logits = np.where(ids[place] == candidates.ids, changed, candidates.logits)
+        return Candidates.ranked(candidates.ids, bounded(logits))
 
-    def _table(
-        self, context: Sequence[int], device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sorted ids seen (int64 [n]), their factor and their subtrahend (float32 [n])."""
-        window = context[-self._range :]
-        old = len(window) - len(window) // 2
-        counts: dict[int, int] = {}
-        for token in window:
-            counts[token] = counts.get(token, 0) + 1
-        newer = set(window[old:])
-        ids = sorted(counts)
-        factors = [self._new if token in newer else self._old for token in ids]
-        subtract = [self._presence + self._frequency * counts[token] for token in ids]
+    def _table(self, tokens: Sequence[int]) -> tuple[Ids, Logits, Logits]:
+        """Rising ids seen (int64 [n]), their factor and their subtrahend (float32 [n])."""
+        window = np.array(tokens[-self._range :], dtype=np.int32)
+        ids, counts = np.unique(window, return_counts=True)
+        factors = np.full(len(ids), self._old)
+        newer = window[len(window) - len(window) // 2 :]
+        if self._new != self._old:
+            factors[np.searchsorted(ids, newer)] = self._new
+        subtract = self._presence + self._frequency * counts
         return (
-            torch.tensor(ids, dtype=torch.int64, device=device),
-            torch.tensor(factors, dtype=torch.float32, device=device),
-            torch.tensor(subtract, dtype=torch.float32, device=device),
+            ids.astype(np.int64),
+            np.clip(factors, _SMALLEST, BOUND).astype(np.float32),
+            np.clip(subtract, -BOUND, BOUND).astype(np.float32),
         )
-
-
-def _penalised(logits: torch.Tensor, factors: torch.Tensor, subtract: torch.Tensor) -> torch.Tensor:
-    return torch.where(logits <= 0, logits * factors, logits / factors) - subtract

@@ -1,52 +1,53 @@
 """Draws one token for each sequence that has caught up."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
+import numpy as np
 import torch
 
-from engine.sampling.candidates import Candidates
-from engine.sampling.chain import Chain, compile_chain
-from engine.sampling.random import MersenneTwister, fresh_seed
-from engine.types import GenerationRequest
-
-
-class SequenceSampler:
-    """The sampling state of one request: its chain and its random numbers."""
-
-    def __init__(self, request: GenerationRequest, end_ids: frozenset[int]) -> None:
-        seed = request.sampling.seed
-        self.seed = fresh_seed() if seed is None else seed
-        self._chain: Chain = compile_chain(request.sampling, end_ids if request.ban_eos else frozenset())
-        self._random = MersenneTwister(self.seed)
-
-    def draw(self, logits: torch.Tensor, context: Sequence[int]) -> int:
-        """The next token of a sequence, from float32 [vocab] and the tokens in front."""
-        if self._chain.greedy:
-            return self._chain.best(logits, context)
-        candidates = self._chain(logits, context)
-        return int(candidates.ids[self._index(candidates)])
-
-    def _index(self, candidates: Candidates) -> int:
-        # A number is drawn for a single candidate too, so that settings do not shift the stream.
-        u = self._random.uniform()
-        if len(candidates.ids) == 1:
-            return 0
-        cumulative = candidates.probabilities().cumsum(0)
-        cumulative[-1] = 1.0
-        # A damaged model's NaN compares with nothing: the draw stays within bounds all the same.
-        return min(int(torch.searchsorted(cumulative, u)), len(candidates.ids) - 1)
+from engine.sampling.breakers import BreakerCompiler, Breakers
+from engine.sampling.chain import uses_dry
+from engine.sampling.device_logits import DeviceLogits
+from engine.sampling.host_logits import HostLogits
+from engine.sampling.row import Draw, Row
+from engine.sampling.sequence_sampler import SequenceSampler
+from engine.sampling.validation import check_params
+from engine.sampling.vocabulary_logits import VocabularyLogits
+from engine.tokenizer import Tokenizer
+from engine.tokenizer.piece_index import PieceIndex
+from engine.types import GenerationRequest, SamplingParams
 
 
 class Sampler:
-    """Samplers of all requests under way, by request id."""
+    """Samplers of all requests under way, by request id. For one thread, except `prepare`.
 
-    def __init__(self, end_ids: frozenset[int]) -> None:
-        self._end_ids = end_ids
+    `pieces` may be shared with others that search the vocabulary.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, pieces: PieceIndex | None = None) -> None:
+        self._end_ids = tokenizer.end_ids
+        self._piece = partial(tokenizer.piece, render_special=True)
+        self._breakers = BreakerCompiler(tokenizer, PieceIndex(tokenizer) if pieces is None else pieces)
         self._sequences: dict[str, SequenceSampler] = {}
+        self._scratch = np.empty(0, np.float32)
+
+    def prepare(self, request: GenerationRequest) -> None:
+        """Check a request and work out in advance what is costly. Safe in any thread.
+
+        Raises `RequestError` for numbers that are none.
+        """
+        check_params(request.sampling)
+        self._breakers_of(request.sampling)
 
     def add(self, request: GenerationRequest) -> None:
-        """Prepare the chain and the random numbers of a request."""
-        self._sequences[request.request_id] = SequenceSampler(request, self._end_ids)
+        """Start the sampling state of a request."""
+        self._sequences[request.request_id] = SequenceSampler(
+            request,
+            end_ids=self._end_ids,
+            piece=self._piece,
+            breakers=self._breakers_of(request.sampling),
+        )
 
     def remove(self, request_id: str) -> None:
         """Forget a request."""
@@ -56,9 +57,33 @@ class Sampler:
         """The seed that the request runs with, its own or a drawn one."""
         return self._sequences[request_id].seed
 
-    def sample(self, logits: torch.Tensor, contexts: Sequence[tuple[str, Sequence[int]]]) -> list[int]:
-        """One token for each row of logits, float32 [n, vocab]; `contexts`: request id and tokens."""
-        return [
-            self._sequences[request_id].draw(row, tokens)
-            for row, (request_id, tokens) in zip(logits, contexts, strict=True)
-        ]
+    def sample(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[Draw]:
+        """One token for each row of logits, float32 [n, vocab], which are left alone.
+
+        A request may have one row only. No row depends on the others.
+        """
+        # Extreme settings and damaged models make infinities, which every step knows how to take.
+        with np.errstate(all="ignore"):
+            sequences = [self._sequences[row.request_id] for row in rows]
+            raws = list(self._rows(logits))
+            begun = [
+                sequence.begin(raw, row) for sequence, raw, row in zip(sequences, raws, rows, strict=True)
+            ]
+            return [
+                sequence.draw(raw, select())
+                for sequence, raw, select in zip(sequences, raws, begun, strict=True)
+            ]
+
+    def _rows(self, logits: torch.Tensor) -> Iterator[VocabularyLogits]:
+        if logits.device.type != "cpu":
+            yield from map(DeviceLogits.of, logits)
+            return
+        if len(self._scratch) != logits.shape[1]:
+            self._scratch = np.empty(logits.shape[1], np.float32)
+        for values in logits.numpy():
+            yield HostLogits.of(values, self._scratch)
+
+    def _breakers_of(self, params: SamplingParams) -> Breakers | None:
+        if not uses_dry(params) or not params.dry_sequence_breakers:
+            return None
+        return self._breakers.compile(params.dry_sequence_breakers)

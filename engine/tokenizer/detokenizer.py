@@ -6,6 +6,9 @@ from engine.tokenizer.tokenizer import Tokenizer
 
 _utf8 = codecs.getincrementaldecoder("utf-8")
 
+DecoderState = tuple[bytes, int]
+"""Bytes of a character that lacks its end, and the codec's own flag."""
+
 
 class Detokenizer:
     """Gives the text that each token completes; one per sequence, not thread-safe.
@@ -18,6 +21,15 @@ class Detokenizer:
         self._piece = tokenizer.piece
         self._render_special = render_special
         self._decoder = _utf8("replace")
+
+    @property
+    def state(self) -> DecoderState:
+        """Where the text stands, for `restore`."""
+        return self._decoder.getstate()
+
+    def restore(self, state: DecoderState) -> None:
+        """Go back to an earlier state: what was pushed since is as if it had never come."""
+        self._decoder.setstate(state)
 
     def push(self, token_id: int) -> str:
         """The text that is now whole, maybe none. Raises RequestError for an id outside the vocabulary."""

@@ -1,7 +1,7 @@
 """The whole engine on tiny random models: batching, prefixes, preemption, ends, settings."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from engine.batch_builder import BatchBuilder
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import ConfigError, ModelFileError
-from engine.sampling import Sampler
+from engine.sampling import Draw, Row, Sampler
+from engine.tokenizer import Tokenizer
 from engine.types import FinishReason, GenerationRequest, SamplingParams
 from tests.engine.driving import GREEDY, Reply, drain, request, run, step
 from tests.support.kernels import ALL
@@ -62,19 +63,19 @@ def same(found: dict[str, Reply], expected: dict[str, Reply]) -> None:
 class SpyingSampler(Sampler):
     """Keeps the logits it was given: (request, tokens in front) -> row."""
 
-    def __init__(self, end_ids: frozenset[int]) -> None:
-        super().__init__(end_ids)
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__(tokenizer)
         self.seen: dict[tuple[str, int], torch.Tensor] = {}
 
-    def sample(self, logits: torch.Tensor, contexts: Any) -> list[int]:
-        for row, (name, tokens) in zip(logits, contexts, strict=True):
-            self.seen[name, len(tokens)] = row.clone()
-        return super().sample(logits, contexts)
+    def sample(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[Draw]:
+        for seen, row in zip(logits, rows, strict=True):
+            self.seen[row.request_id, len(row.tokens)] = seen.clone()
+        return super().sample(logits, rows)
 
 
 def spied(path: Path, requests: list[GenerationRequest], *, together: bool, **others: Any) -> SpyingSampler:
     engine = load(path, **others)
-    spy = engine._sampler = SpyingSampler(engine.tokenizer.end_ids)
+    spy = engine._sampler = SpyingSampler(engine.tokenizer)
     for group in [requests] if together else [[one] for one in requests]:
         run(engine, group)
     return spy
@@ -232,7 +233,8 @@ def test_held_back_text_comes_with_the_abort(engine: Engine) -> None:
     engine.add(engine.prepare(request("x", "hello", 9, forcing("a", engine), stop=("aab",))))
     for _ in range(4):
         step(engine, replies)
-    assert (replies["x"].text, len(replies["x"].tokens)) == ("aa", 4)
+    # what is held back is its text and its tokens alike
+    assert (replies["x"].text, len(replies["x"].tokens)) == ("aa", 2)
     engine.abort("x")
     drain(engine, replies)
     assert replies["x"].text == "aaaa"

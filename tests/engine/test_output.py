@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.output import Output, Verdict
+from engine.output import Output
 from engine.tokenizer import Tokenizer
-from engine.types import FinishReason, GenerationRequest, TokenPrompt
+from engine.types import FinishReason, GenerationRequest, TokenLogprob, TokenPrompt
 
 BOS, EOS = 1, 2
 
@@ -25,15 +25,20 @@ def tokens(tokenizer: Tokenizer, text: str) -> list[int]:
     return [found[bytes([byte])] for byte in text.encode()]
 
 
-def push(out: Output, ids: list[int]) -> Verdict:
+def push(out: Output, ids: list[int]) -> tuple[str, FinishReason | None]:
     """All of the tokens, up to the end; the joined text and the last verdict's finish."""
     text = ""
     for token in ids:
         verdict = out.push(token)
         text += verdict.text
         if verdict.finish is not None:
-            return Verdict(text, verdict.finish)
-    return Verdict(text)
+            return text, verdict.finish
+    return text, None
+
+
+def rest(out: Output) -> str:
+    """What is held back when the token limit ends the request."""
+    return out.flush(FinishReason.LENGTH).text
 
 
 def overlap(text: str, stops: list[str]) -> int:
@@ -68,7 +73,7 @@ def test_any_split_gives_the_text_of_the_whole(
         assert verdict.finish is None
         # what is withheld is what may begin a stop string, and nothing more
         assert sent == whole[: len(whole) - (overlap(whole, stops) if trim else 0)]
-    assert sent + out.flush() == whole
+    assert sent + rest(out) == whole
 
 
 @pytest.mark.parametrize(("trim", "expected"), [(True, "one "), (False, "one the")])
@@ -77,12 +82,12 @@ def test_a_stop_string_within_a_token(gpt2_tokenizer: Tokenizer, trim: bool, exp
     out = output(gpt2_tokenizer, "th", trim_stop=trim)
     ids = [*tokens(gpt2_tokenizer, "one"), the]
     # without trimming the rest of the token stays
-    assert push(out, ids) == Verdict(expected, FinishReason.STOP)
+    assert push(out, ids) == (expected, FinishReason.STOP)
 
 
 def test_the_first_of_several_stop_strings_counts(gpt2_tokenizer: Tokenizer) -> None:
     (the,) = gpt2_tokenizer.encode(" the")
-    assert output(gpt2_tokenizer, "e", "th").push(the) == Verdict(" ", FinishReason.STOP)
+    assert push(output(gpt2_tokenizer, "e", "th"), [the]) == (" ", FinishReason.STOP)
 
 
 def test_a_beginning_that_comes_to_nothing_is_given_out(gpt2_tokenizer: Tokenizer) -> None:
@@ -93,46 +98,46 @@ def test_a_beginning_that_comes_to_nothing_is_given_out(gpt2_tokenizer: Tokenize
 
 def test_what_is_held_back_comes_with_the_flush(gpt2_tokenizer: Tokenizer) -> None:
     out = output(gpt2_tokenizer, "\nUser:")
-    assert push(out, tokens(gpt2_tokenizer, "a\nUser")) == Verdict("a")
-    assert out.flush() == "\nUser"
-    assert out.flush() == ""
+    assert push(out, tokens(gpt2_tokenizer, "a\nUser")) == ("a", None)
+    assert rest(out) == "\nUser"
+    assert rest(out) == ""
 
 
 def test_the_end_token_ends_is_hidden_and_releases_what_was_held(gpt2_tokenizer: Tokenizer) -> None:
     out = output(gpt2_tokenizer, "ab")
-    assert push(out, [*tokens(gpt2_tokenizer, "xa"), EOS]) == Verdict("xa", FinishReason.EOS)
+    assert push(out, [*tokens(gpt2_tokenizer, "xa"), EOS]) == ("xa", FinishReason.EOS)
 
 
 def test_ignore_eos_hides_the_token_and_goes_on(gpt2_tokenizer: Tokenizer) -> None:
     out = output(gpt2_tokenizer, ignore_eos=True)
-    assert push(out, [*tokens(gpt2_tokenizer, "x"), EOS, *tokens(gpt2_tokenizer, "y")]) == Verdict("xy")
+    assert push(out, [*tokens(gpt2_tokenizer, "x"), EOS, *tokens(gpt2_tokenizer, "y")]) == ("xy", None)
 
 
 def test_render_special_shows_it(gpt2_tokenizer: Tokenizer) -> None:
     out = output(gpt2_tokenizer, render_special=True)
-    assert push(out, [BOS, EOS]) == Verdict("<|im_start|><|im_end|>", FinishReason.EOS)
+    assert push(out, [BOS, EOS]) == ("<|im_start|><|im_end|>", FinishReason.EOS)
 
 
 @pytest.mark.parametrize("ignore_eos", [False, True])
 def test_a_special_token_as_a_stop_string(gpt2_tokenizer: Tokenizer, ignore_eos: bool) -> None:
     out = output(gpt2_tokenizer, "<|im_start|>", "<|im_end|>", ignore_eos=ignore_eos)
-    assert push(out, [*tokens(gpt2_tokenizer, "x"), BOS]) == Verdict("x", FinishReason.STOP)
+    assert push(out, [*tokens(gpt2_tokenizer, "x"), BOS]) == ("x", FinishReason.STOP)
     out = output(gpt2_tokenizer, "<|im_end|>", ignore_eos=True)
-    assert push(out, [*tokens(gpt2_tokenizer, "x"), EOS]) == Verdict("x", FinishReason.STOP)
+    assert push(out, [*tokens(gpt2_tokenizer, "x"), EOS]) == ("x", FinishReason.STOP)
 
 
 def test_a_rendered_special_stop_is_cut_like_any_other(gpt2_tokenizer: Tokenizer) -> None:
     ids = [*tokens(gpt2_tokenizer, "x"), BOS]
     cut = output(gpt2_tokenizer, "<|im_start|>", render_special=True)
-    assert push(cut, ids) == Verdict("x", FinishReason.STOP)
+    assert push(cut, ids) == ("x", FinishReason.STOP)
     kept = output(gpt2_tokenizer, "<|im_start|>", render_special=True, trim_stop=False)
-    assert push(kept, ids) == Verdict("x<|im_start|>", FinishReason.STOP)
+    assert push(kept, ids) == ("x<|im_start|>", FinishReason.STOP)
 
 
 def test_an_ordinary_token_is_no_special_stop(gpt2_tokenizer: Tokenizer) -> None:
     # " the" is one token, but text: it also stops where it lies across tokens
     out = output(gpt2_tokenizer, " the")
-    assert push(out, tokens(gpt2_tokenizer, "a the")) == Verdict("a", FinishReason.STOP)
+    assert push(out, tokens(gpt2_tokenizer, "a the")) == ("a", FinishReason.STOP)
 
 
 def test_characters_are_never_halved(gpt2_tokenizer: Tokenizer) -> None:
@@ -140,8 +145,86 @@ def test_characters_are_never_halved(gpt2_tokenizer: Tokenizer) -> None:
     texts = [out.push(token).text for token in tokens(gpt2_tokenizer, "é€😀")]
     assert texts == ["", "é", "", "", "€", "", "", "", "😀"]
     push(out, tokens(gpt2_tokenizer, "😀")[:3])
-    assert out.flush() == ""
+    assert rest(out) == ""
 
 
 def test_an_empty_stop_string_is_none(gpt2_tokenizer: Tokenizer) -> None:
-    assert push(output(gpt2_tokenizer, ""), tokens(gpt2_tokenizer, "abc")) == Verdict("abc")
+    assert push(output(gpt2_tokenizer, ""), tokens(gpt2_tokenizer, "abc")) == ("abc", None)
+
+
+def lower(text: str) -> str:
+    return "".join(low if len(low := char.lower()) == 1 else char for char in text)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    drawn=st.lists(pieces, max_size=24),
+    phrases=st.lists(st.text("abcé€ TH", min_size=1, max_size=4), min_size=1, max_size=3),
+    stops=stop_strings,
+)
+def test_a_banned_phrase_is_taken_back_with_the_tokens_that_hold_it(
+    gpt2_tokenizer: Tokenizer, drawn: list[bytes], phrases: list[str], stops: list[str]
+) -> None:
+    by_piece = {gpt2_tokenizer.piece(token): token for token in range(gpt2_tokenizer.vocab_size)}
+    out = output(gpt2_tokenizer, *stops, banned_phrases=tuple(phrases))
+    kept: list[int] = []
+    given_out: list[int] = []
+    sent = ""
+    for piece in drawn:
+        for token in [by_piece[piece]] if piece in by_piece else [by_piece[bytes([byte])] for byte in piece]:
+            kept.append(token)
+            verdict = out.push(token)
+            if verdict.rewind:
+                tail = Output(GenerationRequest("", TokenPrompt((0,)), 9), gpt2_tokenizer)
+                whole = sent_before_rewind(tail, kept)
+                assert any(lower(phrase) in lower(whole) for phrase in phrases)
+                del kept[len(kept) - verdict.rewind :]
+                assert len(kept) >= len(given_out), "what was given out is never taken back"
+            sent += verdict.text
+            given_out += verdict.tokens
+            assert given_out == kept[: len(given_out)]
+            assert not any(lower(phrase) in lower(sent) for phrase in phrases)
+            if verdict.finish is not None:
+                assert given_out == kept
+                return
+    last = out.flush(FinishReason.LENGTH)
+    text = b"".join(map(gpt2_tokenizer.piece, kept))
+    assert sent + last.text == codecs.getincrementaldecoder("utf-8")("replace").decode(text)
+    assert given_out + list(last.tokens) == kept
+    assert not any(lower(phrase) in lower(sent + last.text) for phrase in phrases)
+
+
+def sent_before_rewind(out: Output, ids: list[int]) -> str:
+    return "".join(out.push(token).text for token in ids) + rest(out)
+
+
+def test_only_the_tokens_that_hold_the_phrase_go(gpt2_tokenizer: Tokenizer) -> None:
+    out = output(gpt2_tokenizer, banned_phrases=("Bad",))
+    verdicts = [out.push(token) for token in tokens(gpt2_tokenizer, "a baD")]
+    assert [(verdict.text, verdict.rewind) for verdict in verdicts] == [
+        ("a", 0), (" ", 0), ("", 0), ("", 0), ("", 3),
+    ]  # fmt: skip
+    assert push(out, tokens(gpt2_tokenizer, "bud")) == ("bud", None)
+
+
+def test_a_phrase_is_seen_before_the_stop_string_that_it_ends_with(gpt2_tokenizer: Tokenizer) -> None:
+    out = output(gpt2_tokenizer, "d", banned_phrases=("bad",))
+    assert [out.push(token).rewind for token in tokens(gpt2_tokenizer, "bad")] == [0, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "told"), [("abc", "zz", "abc"), ("abcd", "cd", "ab"), ("ab", "bc", "ab")]
+)
+def test_probabilities_are_told_of_the_tokens_of_the_text(
+    gpt2_tokenizer: Tokenizer, text: str, stop: str, told: str
+) -> None:
+    out = output(gpt2_tokenizer, stop, logprobs=0)
+    found: list[TokenLogprob] = []
+    for token in tokens(gpt2_tokenizer, text):
+        verdict = out.push(token, TokenLogprob(token, gpt2_tokenizer.piece(token), -0.5))
+        found += verdict.logprobs
+        if verdict.finish is not None:
+            break
+    else:
+        found += out.flush(FinishReason.LENGTH).logprobs
+    assert b"".join(one.raw for one in found).decode() == told

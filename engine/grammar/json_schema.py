@@ -1,0 +1,101 @@
+"""Turns a JSON schema into the part of a Lark grammar that admits its JSON."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from engine.errors import RequestError
+
+MAX_LENGTH = 256 << 10
+"""Characters of a schema's text."""
+
+MAX_DEPTH = 500
+"""Levels of the schema that references lead through. llguidance needs about 5 KiB of stack for each."""
+
+MAX_MEMBERS = 2000
+"""Of an object in the schema. The time to compile properties grows with the square of their number."""
+
+WHITESPACE = r"[ \t]{1,2}|\r?\n[ \t]{0,40}"
+"""Where JSON allows blanks: up to two, or a new line and its indentation. Models make blanks without end."""
+
+_OPTIONS = "x-guidance"
+"""llguidance's own key in a schema."""
+
+
+def json_schema_to_lark(text: str) -> str:
+    """An expression for a Lark rule: JSON that the schema in `text` admits.
+
+    Properties come in the order of the schema. `oneOf` counts as `anyOf`: what more than one of its schemas
+    admits is not kept out. Raises RequestError, one line, for what is no JSON schema, and for nesting that
+    is too deep. Which keywords are supported, llguidance says when it compiles the expression.
+    """
+    if len(text) > MAX_LENGTH:
+        raise RequestError(f"the JSON schema is longer than {MAX_LENGTH} characters")
+    try:
+        schema = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the JSON schema is not valid JSON: {error}") from None
+    if isinstance(schema, bool):
+        schema = {} if schema else {"enum": []}
+    if not isinstance(schema, dict):
+        raise RequestError("the JSON schema must be an object")
+    if any(len(node) > MAX_MEMBERS for node in _objects(schema)):
+        raise RequestError(f"an object in the JSON schema has more than {MAX_MEMBERS} members")
+    _check_depth(schema)
+    options = {"whitespace_pattern": WHITESPACE, "coerce_one_of": True}
+    return f"%json {json.dumps(schema | {_OPTIONS: options})}"
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _check_depth(schema: dict[str, Any]) -> None:
+    """Bound what a chain of references can add up to: the depths of all that is referred to."""
+    targets = {value for node in _objects(schema) if isinstance(value := node.get("$ref"), str)}
+    whole = _depth(schema)
+    depth = whole
+    for target in targets:
+        found = _resolve(schema, target)
+        # what is named in another way than by its place may lie anywhere
+        depth += whole if found is None else _depth(found)
+        if depth > MAX_DEPTH:
+            raise RequestError(f"the JSON schema's references lead through more than {MAX_DEPTH} levels")
+
+
+def _objects(schema: Any) -> Iterator[dict[str, Any]]:
+    pending = [schema]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            yield node
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+
+
+def _depth(schema: Any) -> int:
+    """Levels of objects and lists within each other."""
+    depth, level = 0, [schema]
+    while level:
+        depth += 1
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, (dict, list))
+        ]
+    return depth
+
+
+def _resolve(schema: Any, reference: str) -> Any:
+    """The part of the schema that a reference like `#/$defs/name` means, None where it is another kind."""
+    path = reference.removeprefix("#").split("/")
+    if not reference.startswith("#") or path[0]:
+        return None
+    node = schema
+    for step in path[1:]:
+        if not isinstance(node, dict):
+            return None
+        node = node.get(step.replace("~1", "/").replace("~0", "~"))
+    return node if isinstance(node, (dict, list)) else None

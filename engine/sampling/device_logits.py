@@ -1,0 +1,76 @@
+"""A row of logits in an accelerator's memory."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.sampling.candidates import BOUND, Candidates, Ids, Logits
+from engine.sampling.vocabulary_logits import Shortlist, VocabularyLogits
+
+
+class DeviceLogits(VocabularyLogits):
+    """In torch, on whatever device. Nothing waits for the device before a result is asked for."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._values = values
+
+    @classmethod
+    def of(cls, values: torch.Tensor) -> "DeviceLogits":
+        """A model's row, float32 [vocab], which is left alone."""
+        return cls(torch.nan_to_num(values, nan=-BOUND, posinf=BOUND, neginf=-torch.inf).clamp_(max=BOUND))
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are."""
+        return len(self._values)
+
+    def copy(self) -> "DeviceLogits":
+        """In memory of its own."""
+        return DeviceLogits(self._values.clone())
+
+    def add(self, ids: Ids, amounts: Logits) -> None:
+        """See `VocabularyLogits.add`."""
+        self._values.index_add_(0, self._moved(ids), self._moved(amounts))
+
+    def penalise(self, ids: Ids, factors: Logits, subtract: Logits) -> None:
+        """See `VocabularyLogits.penalise`."""
+        places, factor = self._moved(ids), self._moved(factors)
+        logits = self._values[places]
+        changed = torch.where(logits <= 0, logits * factor, logits / factor) - self._moved(subtract)
+        self._values[places] = changed.clamp_(max=BOUND)
+
+    def exclude(self, ids: Ids) -> None:
+        """See `VocabularyLogits.exclude`."""
+        self._values.index_fill_(0, self._moved(ids), -torch.inf)
+
+    def restrict(self, allowed: npt.NDArray[np.uint32]) -> None:
+        """See `VocabularyLogits.restrict`."""
+        # torch has few operations for unsigned words; the bits of signed ones are the same
+        words = self._moved(allowed.view(np.int32))
+        bits = torch.arange(32, dtype=torch.int32, device=words.device)
+        kept = (words[:, None] >> bits & 1).flatten()[: len(self._values)].bool()
+        self._values[: len(kept)].masked_fill_(~kept, -torch.inf)
+        self._values[len(kept) :] = -torch.inf
+
+    def best(self, count: int, within: float = np.inf) -> Shortlist:
+        """See `VocabularyLogits.best`; queued at once."""
+        logits, ids = torch.topk(self._values, min(count, len(self._values)))
+
+        def shortlist() -> Candidates | None:
+            found = logits.cpu().numpy()
+            kept = found >= max(found[0] - np.float32(within), np.finfo(np.float32).min)
+            return Candidates.ranked(ids.cpu().numpy()[kept], found[kept]) if kept.any() else None
+
+        return shortlist
+
+    def take(self, ids: Ids) -> Logits:
+        """See `VocabularyLogits.take`; waits for the device."""
+        taken: Logits = self._values[self._moved(ids)].cpu().numpy()
+        return taken
+
+    def log_total(self) -> float:
+        """See `VocabularyLogits.log_total`; waits for the device."""
+        return float(torch.logsumexp(self._values.double(), 0))
+
+    def _moved(self, array: npt.NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._values.device)
