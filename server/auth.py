@@ -6,15 +6,20 @@ from fastapi import Request
 
 from server.wire.replies import HttpError
 
+_BEARER = b"Bearer "
+
 
 class KeyGuard:
     """Lets requests pass that carry the key, and all of them when there is none.
 
-    Without a key the header is not looked at: some clients send `Bearer undefined` then.
+    The key, text with more than spaces in it, comes as `Authorization: Bearer KEY`, and for Anthropic's
+    clients as `x-api-key: KEY`. Without a key of the server's the headers are not looked at: some send
+    `Bearer undefined` then.
     """
 
     def __init__(self, key: str | None) -> None:
-        self._key = None if key is None else key.strip().encode("utf-8")
+        # Stripped as bytes, as what is sent: texts have more kinds of spaces.
+        self._key = None if key is None else key.encode("utf-8").strip()
 
     @property
     def protected(self) -> bool:
@@ -23,15 +28,32 @@ class KeyGuard:
 
     def admits(self, request: Request) -> bool:
         """Whether the request may do what the key protects."""
-        if self._key is None:
-            return True
-        # Bytes as sent: compare_digest takes no text beyond ASCII, and keys may be any text.
-        for name, value in request.scope["headers"]:
-            if name == b"authorization" and value.startswith(b"Bearer "):
-                return hmac.compare_digest(value.removeprefix(b"Bearer ").strip(), self._key)
-        return False
+        return self._is_key(_sent(request, b"authorization", _BEARER))
 
     def require(self, request: Request) -> None:
         """Dependency of protected routes; it runs before the body is read. Raises `HttpError`."""
         if not self.admits(request):
-            raise HttpError(401, "Authentication key is missing or invalid.", "unauthorized")
+            raise _unauthorized()
+
+    def require_any(self, request: Request) -> None:
+        """Dependency of Anthropic's routes: as `require`, and the key may come in either header."""
+        if not self.admits(request) and not self._is_key(_sent(request, b"x-api-key")):
+            raise _unauthorized()
+
+    def _is_key(self, sent: bytes | None) -> bool:
+        if self._key is None:
+            return True
+        # Bytes: compare_digest takes no text beyond ASCII, and keys may be any text.
+        return sent is not None and hmac.compare_digest(sent, self._key)
+
+
+def _sent(request: Request, header: bytes, scheme: bytes = b"") -> bytes | None:
+    """What the first such header says behind its scheme, byte for byte but for spaces round it."""
+    for name, value in request.scope["headers"]:
+        if name == header and value.startswith(scheme):
+            return bytes(value.removeprefix(scheme).strip())
+    return None
+
+
+def _unauthorized() -> HttpError:
+    return HttpError(401, "Authentication key is missing or invalid.", "unauthorized")

@@ -14,6 +14,7 @@ from server.commands.compare import compare
 from server.commands.convert import convert, several_values
 from server.commands.optimize import optimize
 from server.commands.select import select
+from server.kobold_flags import take_apart
 from server.options import errors_in_one_line, with_settings
 from server.settings import Settings
 
@@ -33,7 +34,7 @@ app = typer.Typer(
 
 
 def serve(settings: Settings) -> None:
-    """Serve a GGUF model over the Kobold and OpenAI APIs."""
+    """Serve a GGUF model over the APIs of KoboldAI and OpenAI. KoboldCpp's other flags are taken, too."""
     from server.commands.serve import serve
 
     serve(settings)
@@ -119,4 +120,5 @@ app.command("doctor")(doctor)
 
 def main() -> None:
     """Entry of the console command: exit code 2 for what the user can mend, 130 after Ctrl-C."""
-    app(prog_name="nkat", args=several_values(sys.argv[1:]))
+    arguments = take_apart(sys.argv[1:])
+    app(prog_name="nkat", args=several_values(list(arguments.own)), obj=arguments.ignored)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from engine.metrics import Snapshot
-from engine.types import ChatPrompt, Event, GenerationRequest, ModelInfo
+from engine.types import Backend, ChatPrompt, Event, GenerationRequest, ModelInfo, ThetaStatus
 
 
 class Worker(Protocol):
@@ -18,6 +18,11 @@ class Worker(Protocol):
 
     @property
     def info(self) -> ModelInfo: ...  # noqa: D102
+    @property
+    def backend(self) -> Backend: ...  # noqa: D102
+    @property
+    def theta(self) -> ThetaStatus | None: ...  # noqa: D102
+    def set_theta(self, *, enabled: bool | None = None, gamma: float | None = None) -> None: ...  # noqa: D102
     def prepare(self, request: GenerationRequest) -> GenerationRequest: ...  # noqa: D102
     def submit(self, request: GenerationRequest, on_event: Callable[[Event], None]) -> None: ...  # noqa: D102
     def abort(self, request_id: str) -> None: ...  # noqa: D102
@@ -40,6 +45,23 @@ class EngineClient:
         """The loaded model."""
         return self._worker.info
 
+    @property
+    def backend(self) -> Backend:
+        """What the model computes with."""
+        return self._worker.backend
+
+    @property
+    def theta(self) -> ThetaStatus | None:
+        """Theta as it was asked for last; None for a model without."""
+        return self._worker.theta
+
+    def set_theta(self, *, enabled: bool | None = None, gamma: float | None = None) -> None:
+        """Switch theta or change gamma for all that is submitted later; None leaves that as it is.
+
+        Does not block. Raises `ConfigError` for what the model cannot have, `EngineDeadError`.
+        """
+        self._worker.set_theta(enabled=enabled, gamma=gamma)
+
     def snapshot(self) -> Snapshot:
         """The engine's counters at this moment."""
         return self._worker.snapshot()
@@ -56,9 +78,13 @@ class EngineClient:
         """Token ids of `text`; `add_bos` None follows the model's own rule."""
         return await asyncio.to_thread(self._worker.encode, text, add_bos=add_bos)
 
-    async def decode(self, ids: list[int]) -> str:
-        """The text of token ids, special tokens shown."""
-        return await asyncio.to_thread(self._worker.decode, ids, render_special=True)
+    async def decode(self, ids: list[int], *, render_special: bool = True) -> str:
+        """The text of token ids. Raises `RequestError` for an id that the model does not have."""
+        return await asyncio.to_thread(self._worker.decode, ids, render_special=render_special)
+
+    def render_chat(self, prompt: ChatPrompt) -> str:
+        """The text of a chat prompt, in the calling thread. Raises `RequestError`."""
+        return self._worker.render_chat(prompt)
 
     async def events(self, requests: tuple[GenerationRequest, ...]) -> AsyncGenerator[Event, None]:
         """The news of all `requests`, which must be prepared, until each has had its last event.
@@ -101,4 +127,9 @@ async def _drain(queue: "asyncio.Queue[Event]") -> list[Event]:
 
 
 def _join(before: Event, event: Event) -> Event:
-    return replace(event, text=before.text + event.text, token_ids=before.token_ids + event.token_ids)
+    return replace(
+        event,
+        text=before.text + event.text,
+        token_ids=before.token_ids + event.token_ids,
+        logprobs=before.logprobs + event.logprobs,
+    )

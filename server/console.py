@@ -25,7 +25,8 @@ class Console:
     def ready(self, file: FileFacts, choice: Choice, settings: Settings, host: str, port: int) -> None:
         """The server answers now."""
         here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        url = f"http://[{here}]:{port}" if ":" in here else f"http://{here}:{port}"
+        scheme = "http" if settings.ssl is None else "https"
+        url = f"{scheme}://[{here}]:{port}" if ":" in here else f"{scheme}://{here}:{port}"
         table = Table(show_header=False, box=None, padding=(0, 2))
         size = f"{file.parameters / 1e6:,.0f} M parameters, {file.quantisation}, {file.architecture}"
         rows = [

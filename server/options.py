@@ -4,13 +4,14 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from pydantic import SecretStr
 
 from engine.errors import NkatError
 from server.settings import Settings, flag, load_settings
+from server.settings_export import export_settings
 
 INTERRUPTED = 130
 
@@ -30,21 +31,34 @@ def errors_in_one_line() -> Iterator[None]:
 def with_settings(run: Callable[[Settings], None]) -> Callable[..., None]:
     """A typer command that takes every setting as an option and hands the result to `run`.
 
-    Options that were not given stay unset, so that file and environment count. KoboldCpp's
-    `--skiplauncher` is taken and means nothing: there is no launcher.
+    Options that were not given stay unset, so that file and environment count. With `--exportconfig` the
+    settings are written and nothing runs. The context's object holds the names of KoboldCpp's flags that
+    were taken off the command line, as `server.kobold_flags` does it.
     """
 
-    def command(**options: Any) -> None:
-        config = options.pop("config")
-        options.pop("skiplauncher")
+    def command(context: typer.Context, **options: Any) -> None:
+        config, export = options.pop("config"), options.pop("exportconfig")
         given = {name: value for name, value in options.items() if value is not None}
         with errors_in_one_line():
-            run(load_settings(given, config))
+            settings = load_settings(given, config, context.obj or ())
+            if export is None:
+                run(settings)
+            else:
+                export_settings(settings, export)
+                typer.echo(f"settings written to {export}")
 
-    parameters = [_parameter(name, _kind(name), _help(name), _flags(name)) for name in Settings.model_fields]
+    parameters = [
+        inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    ]
+    parameters += [_parameter(name, _kind(name), _help(name), _flags(name)) for name in Settings.model_fields]
     parameters += [
-        _parameter("config", Path, "TOML file with settings; see configs/nkat.example.toml", ("--config",)),
-        _parameter("skiplauncher", bool, "taken for KoboldCpp's sake; no effect", ("--skiplauncher",)),
+        _parameter("config", Path, "file with settings: TOML, or KoboldCpp's .kcpps", ("--config",)),
+        _parameter(
+            "exportconfig",
+            Path,
+            "write these settings, without the password, to FILE.toml or FILE.kcpps and end",
+            ("--exportconfig",),
+        ),
     ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -64,14 +78,24 @@ def _flags(name: str) -> tuple[str, ...]:
     return (f"{yes}/--no-{yes.removeprefix('--')}",) if _kind(name) is bool else (yes,)
 
 
-def _kind(name: str) -> type:
+def _kind(name: str) -> Any:
+    """What the command line gives for a setting: a type, or a tuple of them for several values."""
     annotation = Settings.model_fields[name].annotation
-    kinds = [kind for kind in get_args(annotation) if kind is not type(None)] or [annotation]
-    kind = get_args(kinds[0])[0] if get_args(kinds[0]) else kinds[0]
+    kinds = get_args(annotation)
+    if type(None) in kinds:
+        annotation = next(kind for kind in kinds if kind is not type(None))
+    if get_origin(annotation) is tuple:
+        return tuple[tuple(_plain(kind) for kind in get_args(annotation))]  # type: ignore[misc]
+    return _plain(annotation)
+
+
+def _plain(annotation: Any) -> Any:
+    """The type without its conditions, which the settings check themselves."""
+    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     return str if kind is SecretStr else kind
 
 
 def _help(name: str) -> str:
     field = Settings.model_fields[name]
-    default = "" if field.default is None else f" (default: {field.default})"
+    default = "" if field.default in (None, "") else f" (default: {field.default})"
     return f"{field.description}{default}"

@@ -3,6 +3,7 @@
 Independent of HTTP. Lives on one event loop and needs no locks.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator
@@ -10,7 +11,15 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 
 from engine.errors import BusyError, EngineDeadError, RequestError
-from engine.types import Event, FinishReason, GenerationRequest, ModelInfo, Usage
+from engine.types import (
+    ChatPrompt,
+    Event,
+    FinishReason,
+    GenerationRequest,
+    ModelInfo,
+    TokenLogprob,
+    Usage,
+)
 from server.client import EngineClient
 
 REMEMBERED_TEXTS = 64
@@ -41,6 +50,18 @@ class Reply:
     text: str
     finish: FinishReason
     usage: Usage
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a generation has said: also after its end, for those who ask."""
+
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+    def __add__(self, event: Event) -> "Said":
+        return Said(self.text + event.text, self.logprobs + event.logprobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +83,33 @@ class _Ticket:
 
     origin: Origin
     request_ids: tuple[str, ...]
-    texts: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, Said] = field(default_factory=dict)
     aborted: bool = False
 
     @property
-    def text(self) -> str:
-        return self.texts.get(self.request_ids[0], "")
+    def said(self) -> Said:
+        return self.texts.get(self.request_ids[0], Said())
 
 
 class GenerationService:
     """Admits requests, runs them on the engine, and knows which are open.
 
     At most `capacity` generations are open at a time, running or waiting; the next one is refused
-    with `BusyError` at once rather than kept hanging.
+    with `BusyError` at once rather than kept hanging. `most_tokens` caps the length of every reply.
     """
 
-    def __init__(self, engine: EngineClient, capacity: int) -> None:
-        self._engine = engine
+    def __init__(self, engine: EngineClient, capacity: int, most_tokens: int | None = None) -> None:
+        self.engine = engine
         self._capacity = capacity
+        self._most_tokens = most_tokens
         self._tickets: list[_Ticket] = []
-        self._texts: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._texts: OrderedDict[tuple[str, str], Said] = OrderedDict()
         self._started = self._last_asked = time.monotonic()
 
     @property
     def info(self) -> ModelInfo:
         """The loaded model."""
-        return self._engine.info
+        return self.engine.info
 
     async def stream(self, *requests: GenerationRequest, origin: Origin) -> AsyncGenerator[Event, None]:
         """The events of `requests`, mixed as they come; each request's last event has `finish` set.
@@ -97,36 +119,36 @@ class GenerationService:
         early aborts what still runs.
         """
         with self._admitted(requests, origin) as ticket:
-            prepared = tuple([await self._engine.prepare(request) for request in requests])
+            prepared = tuple([await self.engine.prepare(self._capped(request)) for request in requests])
             if ticket.aborted:
                 yield Event(prepared[0].request_id)
                 for request in prepared:
                     yield Event(request.request_id, finish=FinishReason.ABORT, usage=Usage(0, 0))
                 return
-            async with aclosing(self._engine.events(prepared)) as events:
+            async with aclosing(self.engine.events(prepared)) as events:
                 async for event in events:
-                    ticket.texts[event.request_id] = ticket.texts.get(event.request_id, "") + event.text
+                    ticket.texts[event.request_id] = ticket.texts.get(event.request_id, Said()) + event
                     yield event
 
     async def generate(self, *requests: GenerationRequest, origin: Origin) -> list[Reply]:
         """The whole replies, in the order of `requests`. Raises as `stream` does."""
-        texts = {request.request_id: "" for request in requests}
+        said = {request.request_id: Said() for request in requests}
         last: dict[str, Event] = {}
         async with aclosing(self.stream(*requests, origin=origin)) as events:
             async for event in events:
-                texts[event.request_id] += event.text
+                said[event.request_id] += event
                 if event.finish is FinishReason.ERROR:
                     raise EngineDeadError(event.error or "the engine failed")
                 if event.finish is not None:
                     last[event.request_id] = event
-        return [_reply(texts[request.request_id], last[request.request_id]) for request in requests]
+        return [_reply(said[request.request_id], last[request.request_id]) for request in requests]
 
-    def text_so_far(self, origin: Origin) -> str:
-        """What the newest generation of that name has said, also after its end; "" if there is none."""
+    def said_so_far(self, origin: Origin) -> Said:
+        """What the newest generation of that name has said, also after its end; nothing if there is none."""
         for ticket in reversed(self._tickets):
             if ticket.origin.name == origin.name:
-                return ticket.text
-        return self._texts.get(origin.name, "")
+                return ticket.said
+        return self._texts.get(origin.name, Said())
 
     def abort(self, origin: Origin) -> bool:
         """End all generations of that name; whether there were any."""
@@ -142,16 +164,20 @@ class GenerationService:
 
     async def count(self, text: str, *, special: bool) -> list[int]:
         """Token ids of `text`; `special` puts BOS in front where the model wants one."""
-        return await self._engine.encode(text, add_bos=None if special else False)
+        return await self.engine.encode(text, add_bos=None if special else False)
 
-    async def decode(self, ids: list[int]) -> str:
-        """The text of token ids."""
-        return await self._engine.decode(ids)
+    async def decode(self, ids: list[int], *, render_special: bool = True) -> str:
+        """The text of token ids. Raises `RequestError` for an id that the model does not have."""
+        return await self.engine.decode(ids, render_special=render_special)
+
+    async def render_chat(self, prompt: ChatPrompt) -> str:
+        """The text that the model's template makes of messages. Raises `RequestError`."""
+        return await asyncio.to_thread(self.engine.render_chat, prompt)
 
     def status(self) -> Status:
         """What goes on at this moment."""
         now = time.monotonic()
-        snapshot = self._engine.snapshot()
+        snapshot = self.engine.snapshot()
         return Status(
             last_usage=snapshot.last_usage,
             last_finish=snapshot.last_finish,
@@ -161,6 +187,10 @@ class GenerationService:
             uptime=now - self._started,
             idle_time=now - self._last_asked,
         )
+
+    def _capped(self, request: GenerationRequest) -> GenerationRequest:
+        most = self._most_tokens
+        return request if most is None else replace(request, max_tokens=min(request.max_tokens, most))
 
     @property
     def _open(self) -> int:
@@ -185,7 +215,7 @@ class GenerationService:
             self._remember(ticket)
 
     def _remember(self, ticket: _Ticket) -> None:
-        self._texts[ticket.origin.name] = ticket.text
+        self._texts[ticket.origin.name] = ticket.said
         self._texts.move_to_end(ticket.origin.name)
         while len(self._texts) > REMEMBERED_TEXTS:
             self._texts.popitem(last=False)
@@ -193,12 +223,13 @@ class GenerationService:
     def _abort(self, ticket: _Ticket) -> None:
         ticket.aborted = True
         for request_id in ticket.request_ids:
-            self._engine.abort(request_id)
+            self.engine.abort(request_id)
 
 
-def _reply(text: str, last: Event) -> Reply:
+def _reply(said: Said, last: Event) -> Reply:
     assert last.finish is not None
-    return Reply(text, last.finish, last.usage if last.usage is not None else Usage(0, 0))
+    usage = last.usage if last.usage is not None else Usage(0, 0)
+    return Reply(said.text, last.finish, usage, said.logprobs)
 
 
 def numbered(request: GenerationRequest, count: int) -> tuple[GenerationRequest, ...]:

@@ -1,32 +1,54 @@
-"""The server's settings: defaults < TOML file < environment < flags.
+"""The server's settings: defaults < file < environment < flags.
 
 Names are KoboldCpp's flags where the meaning is the same; an underscore is a dash in a flag. The file is
-TOML because settings want comments, which JSON has not, and because Python reads it without a further
-dependency.
+TOML, because settings want comments, which JSON has not, and because Python reads it without a further
+dependency; or it is one of KoboldCpp's own, which `server.kcpps` reads.
 """
 
 import os
+import reprlib
+import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.config import EngineConfig
 from engine.errors import ConfigError
+from server.kcpps import parse_kcpps
+from server.kobold_flags import IGNORED_FLAGS
 
 PREFIX = "NKAT_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+KOBOLD_PASSWORD_VARIABLE = "KCPP_PASSWORD"
+FILE_LIMIT = 1 << 20
+"""Bytes of the largest settings file."""
+KOBOLD_SUFFIXES = (".kcpps", ".kcppt", ".json")
+AUTO_GUESS = "AutoGuess"
+"""The adapter that is guessed from the model's template, by KoboldCpp's name."""
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+
 
 Positive = Annotated[int, Field(ge=1)]
+UserPath = Annotated[Path, AfterValidator(_expanded)]
 
 
 class Settings(BaseSettings):
     """Everything a user may set. Frozen; `load_settings` is the way to get one."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
+
+    # Not a setting, but bound to these ones: see `ignored`.
+    _ignored: dict[str, str] = PrivateAttr(default_factory=dict)
 
     model: Path | None = Field(
         default=None, description="GGUF file to serve; the first part of a split model"
@@ -59,9 +81,35 @@ class Settings(BaseSettings):
     defaultgenamt: Positive | None = Field(
         default=None, description="tokens made when a request does not say; unset: 180, and 400 for chat"
     )
+    genlimit: Positive | None = Field(
+        default=None, description="most tokens that a request may make; unset: as many as the context holds"
+    )
+    noshift: bool = Field(
+        default=False,
+        description="when a chat loses its oldest part, compute the rest anew rather than shift it",
+    )
     maxrequestsize: int = Field(default=32, ge=1, le=1024, description="largest request body in MB")
     password: SecretStr | None = Field(
         default=None, min_length=1, description="key that clients must send as `Authorization: Bearer KEY`"
+    )
+    ssl: tuple[UserPath, UserPath] | None = Field(
+        default=None, description="certificate and unencrypted key, two PEM files: serve https"
+    )
+    jinja: bool = Field(
+        default=True, description="chats use the model's own template; off: tags guessed from it (AutoGuess)"
+    )
+    chatcompletionsadapter: str = Field(
+        default="",
+        description="tags for chats: a JSON file, a known adapter's name or AutoGuess; "
+        "empty: the model's own template",
+    )
+    lite: UserPath | None = Field(default=None, description="KoboldAI Lite's HTML file, to be shown at /")
+    preloadstory: UserPath | None = Field(
+        default=None, description="JSON file with the story that KoboldAI Lite begins with"
+    )
+    savedatafile: UserPath | None = Field(
+        default=None,
+        description="file with the saves of clients, made if there is none; unset: no saves here",
     )
     theta: bool = Field(default=True, description="let theta count, where the model has it")
     theta_path: Path | None = Field(
@@ -85,6 +133,43 @@ class Settings(BaseSettings):
         """Values given in code, then the environment; `load_settings` adds the file below both."""
         return init_settings, env_settings
 
+    @field_validator("model", mode="before")
+    @classmethod
+    def _is_local(cls, value: Any) -> Any:
+        if isinstance(value, str | Path) and str(value).startswith(("http:/", "https:/")):
+            raise ValueError("a file of this machine is wanted: nothing is downloaded")
+        return value
+
+    @field_validator("password")
+    @classmethod
+    def _is_sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            key = value.get_secret_value()
+            # Spaces round a key do not count: one of spaces alone would let everybody in.
+            if not key.strip():
+                raise ValueError("a key of spaces protects nothing")
+            if any("\ud800" <= character <= "\udfff" for character in key):
+                raise ValueError("a key must be UTF-8")
+        return value
+
+    @field_validator("ssl", mode="before")
+    @classmethod
+    def _two_files(cls, value: Any) -> Any:
+        """The environment has one text for both."""
+        return shlex.split(value) if isinstance(value, str) else value
+
+    @property
+    def ignored(self) -> Mapping[str, str]:
+        """What the user asked for in vain, as it was said, and why it has no effect."""
+        return self._ignored
+
+    @property
+    def adapter(self) -> str:
+        """The adapter that chats use: a name or a file, empty for the model's own template."""
+        if self.chatcompletionsadapter == "" and not self.jinja:
+            return AUTO_GUESS
+        return self.chatcompletionsadapter
+
     def engine_config(self) -> EngineConfig:
         """What the engine is told. Raises `ConfigError`."""
         if self.model is None:
@@ -98,6 +183,7 @@ class Settings(BaseSettings):
             max_sequences=self.parallelrequests,
             token_budget=self.blasbatchsize,
             kv_tokens=self.kvtokens,
+            context_shift=not self.noshift,
             theta=self.theta,
             theta_path=None if self.theta_path is None else self.theta_path.expanduser(),
             gamma=self.theta_gamma,
@@ -115,53 +201,61 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Settings:
+def load_settings(
+    flags: Mapping[str, Any], config: Path | None = None, ignored_flags: Iterable[str] = ()
+) -> Settings:
     """The settings of this run. Raises `ConfigError` in one line that says what is allowed.
 
     `flags` are those the user gave; `config` is the settings file, else `NKAT_CONFIG` names one.
+    `ignored_flags` are flags of KoboldCpp's without effect, which `Settings.ignored` then names beside the
+    keys of its files. KoboldCpp's own variable for the password counts where nothing else says one.
     """
     _check_environment()
     if config is None and CONFIG_VARIABLE in os.environ:
         config = Path(os.environ[CONFIG_VARIABLE])
-    in_file = read_settings_file(config) if config is not None else {}
+    in_file, ignored = read_settings_file(config) if config is not None else ({}, {})
     below = {name: value for name, value in in_file.items() if PREFIX + name.upper() not in os.environ}
+    if os.environ.get(KOBOLD_PASSWORD_VARIABLE) and f"{PREFIX}PASSWORD" not in os.environ:
+        below.setdefault("password", os.environ[KOBOLD_PASSWORD_VARIABLE])
     try:
-        return Settings(**{**below, **flags})
+        settings = Settings(**{**below, **flags})
     except ValidationError as error:
-        raise ConfigError(_explain(error, flags, below, config)) from None
+        raise ConfigError(_explain(error, flags, in_file, config)) from None
+    settings._ignored = {f"--{name}": IGNORED_FLAGS[name] for name in ignored_flags} | {
+        f"{name} in {config}": reason for name, reason in ignored.items()
+    }
+    return settings
 
 
-def read_settings_file(path: Path) -> dict[str, Any]:
-    """The values in a settings file; only their names are checked. Raises `ConfigError`."""
+def read_settings_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings in a file, of which only the names are checked, and its ignored keys with the reasons.
+
+    JSON, by the name's ending or the first character, is taken for one of KoboldCpp's files, all else for
+    TOML. Raises `ConfigError`.
+    """
     try:
-        values = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
+        # Not read_text: a device or a pipe has no end.
+        with path.expanduser().open("rb") as file:
+            raw = file.read(FILE_LIMIT + 1)
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
-    except ValueError as error:  # tomllib's own error and bad UTF-8
+    except RuntimeError as error:  # no home to expand ~ to
+        raise ConfigError(f"cannot read the settings file {path}: {error}") from None
+    if len(raw) > FILE_LIMIT:
+        raise ConfigError(f"the settings file {path} is larger than {FILE_LIMIT >> 20} MB")
+    values: dict[str, Any]
+    ignored: dict[str, str] = {}
+    try:
+        text = raw.decode("utf-8-sig")
+        if path.suffix.lower() in KOBOLD_SUFFIXES or text.lstrip().startswith("{"):
+            values, ignored = parse_kcpps(text, str(path))
+        else:
+            values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # tomllib's own error and bad UTF-8
         raise ConfigError(f"{path} is not TOML, as settings files are: {error}") from None
     for name in values:
         _check_name(name, str(path))
-    return values
-
-
-def sample_settings() -> str:
-    """A settings file that says what the defaults say, generated from the typed defaults."""
-    lines = [
-        "# Settings of the NKAT server: nkat serve --config THIS_FILE",
-        "# Environment variables (NKAT_PORT, ...) and flags (--port, ...) go before this file.",
-    ]
-    for name, field in Settings.model_fields.items():
-        lines += ["", f"# {field.description}"]
-        match field.default:
-            case None:
-                lines.append(f"# {name} =")
-            case bool() as value:
-                lines.append(f"{name} = {str(value).lower()}")
-            case str() as value:
-                lines.append(f'{name} = "{value}"')
-            case value:
-                lines.append(f"{name} = {value}")
-    return "\n".join(lines) + "\n"
+    return values, ignored
 
 
 def _check_environment() -> None:
@@ -183,10 +277,16 @@ def _explain(
     name = str(first["loc"][0])
     if name in flags:
         where = flag(name)
+    elif PREFIX + name.upper() in os.environ:
+        where = PREFIX + name.upper()
     elif name in in_file:
         where = f"{name} in {config}"
     else:
-        where = PREFIX + name.upper()
-    value = "" if name == "password" else f", not {first['input']!r}"
+        where = KOBOLD_PASSWORD_VARIABLE
+    value = "" if name == "password" else f", not {reprlib.repr(first['input'])}"
     meaning = Settings.model_fields[name].description
-    return f"bad value for {where}: {first['msg'].lower()}{value} ({meaning})"
+    return f"bad value for {where}: {_reason(first['msg'])}{value} ({meaning})"
+
+
+def _reason(message: str) -> str:
+    return message.removeprefix("Value error, ").lower()

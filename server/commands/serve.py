@@ -8,10 +8,15 @@ from typing import NoReturn
 
 from backend_selector.plain_text import plain
 from engine.errors import ConfigError
+from server.chat.adapters import load_adapter
 from server.commands.start import choose_start
 from server.console import Console
 from server.logs import set_up_logging
+from server.savedata import SaveData
 from server.settings import Settings
+from server.story import read_story
+from server.tls import check_certificate
+from server.webui.assets import read_lite
 
 _logger = logging.getLogger(__name__)
 
@@ -19,12 +24,15 @@ _logger = logging.getLogger(__name__)
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Raises `NkatError` for what is wrong before that.
 
-    What can fail quickly comes first: the settings, the port, the model file. Nobody can connect
-    before the model is loaded.
+    What can fail quickly comes first: the settings and their files, the port, the model file. Nobody can
+    connect before the model is loaded.
     """
     asked = settings.engine_config()
+    check_files(settings)
     console = Console(quiet=settings.quiet)
     set_up_logging(quiet=settings.quiet, prompts=settings.debugmode)
+    for name, reason in settings.ignored.items():
+        _logger.info("%s has no effect: %s", plain(name), reason)
     signal.signal(signal.SIGTERM, _terminated)
     with bound_socket(settings.host, settings.port) as listener:
         start = choose_start(asked)
@@ -46,6 +54,23 @@ def serve(settings: Settings) -> None:
         finally:
             worker.close()
             _logger.info("stopped")
+
+
+def check_files(settings: Settings) -> None:
+    """Raise `ConfigError` for a file beside the model that cannot be used.
+
+    The parts of the server that need the files read them again: a slip in a name is told before the model is
+    loaded, which may take minutes.
+    """
+    if settings.ssl is not None:
+        check_certificate(*settings.ssl)
+    if settings.adapter:
+        load_adapter(settings.adapter)
+    if settings.lite is not None:
+        read_lite(settings.lite)
+    if settings.savedatafile is not None:
+        SaveData.open(settings.savedatafile)
+    read_story(settings.preloadstory)
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

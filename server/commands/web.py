@@ -36,7 +36,8 @@ class _Server(uvicorn.Server):
 
 def run(worker: EngineWorker, settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Serve the engine on a bound socket; `ready` is called once clients can connect."""
-    service = GenerationService(EngineClient(worker), settings.capacity)
+    certificate, key = (None, None) if settings.ssl is None else settings.ssl
+    service = GenerationService(EngineClient(worker), settings.capacity, settings.genlimit)
     config = uvicorn.Config(
         create_app(service, settings),
         log_config=None,
@@ -44,5 +45,7 @@ def run(worker: EngineWorker, settings: Settings, listener: socket.socket, ready
         ws="none",
         lifespan="off",
         timeout_graceful_shutdown=GRACE_SECONDS,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
     _Server(config, service, ready).run(sockets=[listener])

@@ -4,18 +4,20 @@
 temperature gets the one it would get there.
 """
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from engine.types import DEFAULT_SAMPLER_ORDER, Sampler, SamplingParams
 from server.wire.lenient import Count, Real, Seed, WireModel
 
 BIAS_LIMIT = 100.0
 BIAS_ENTRIES = 512
+BREAKERS = 128
 
 SAMPLER_NUMBERS = (
     Sampler.TOP_K,
@@ -58,51 +60,87 @@ def _order(value: Any) -> tuple[Sampler, ...]:
     return tuple(SAMPLER_NUMBERS[number] for number in value if 0 <= number < len(SAMPLER_NUMBERS))
 
 
+def _breakers(value: Any) -> Any:
+    """A list of strings, or a list written as JSON text; text that is no such list means none."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return []
+    if not isinstance(value, list):
+        return []
+    return [item for item in value if isinstance(item, str)]
+
+
+def field(default: Any, meaning: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """A field with its meaning and its sensible range, for the API's description; nothing enforces it.
+
+    KoboldCpp enforces no ranges either: values beyond them are clamped or switch the stage off.
+    """
+    limits = {name: limit for name, limit in (("minimum", least), ("maximum", most)) if limit is not None}
+    return Field(default=default, description=meaning, json_schema_extra=limits)
+
+
 class SamplerFields(WireModel):
     """How the next token is chosen, in KoboldCpp's words."""
 
-    temperature: Real = 0.7
-    top_k: Count = 100
-    top_p: Real = 0.92
-    min_p: Real = 0.0
-    rep_pen: Real = 1.0
-    repetition_penalty: Real = 1.0
-    repeat_penalty: Real = 1.0
-    rep_pen_range: Count = 320
-    rep_pen_slope: Real = 1.0
-    presence_penalty: Real = 0.0
-    frequency_penalty: Real = 0.0
-    sampler_order: Annotated[tuple[Sampler, ...], BeforeValidator(_order)] = DEFAULT_SAMPLER_ORDER
-    sampler_seed: Seed = None
-    logit_bias: Annotated[tuple[tuple[int, float], ...], BeforeValidator(_biases)] = ()
-    custom_token_bans: Annotated[tuple[int, ...], BeforeValidator(_bans)] = ()
+    temperature: Real = field(0.7, "divides the logits; 0 always takes the likeliest token", least=0, most=5)
+    top_k: Count = field(100, "keeps the so many likeliest tokens; 0 keeps all", least=0)
+    top_p: Real = field(0.92, "keeps the likeliest tokens that reach this probability", least=0, most=1)
+    min_p: Real = field(0.0, "drops tokens less likely than this part of the likeliest", least=0, most=1)
+    top_a: Real = field(
+        0.0, "drops tokens below this times the square of the top probability", least=0, most=1
+    )
+    typical: Real = field(1.0, "locally typical sampling; 1 is off", least=0, most=1)
+    tfs: Real = field(1.0, "tail-free sampling; 1 is off", least=0, most=1)
+    nsigma: Real = field(0.0, "drops logits further below the top than so many deviations; 0 is off", least=0)
+    rep_pen: Real = field(1.0, "penalty for tokens seen already; 1 is off", least=1, most=3)
+    repetition_penalty: Real = field(1.0, "another name of rep_pen; the largest value counts", least=1)
+    repeat_penalty: Real = field(1.0, "another name of rep_pen; the largest value counts", least=1)
+    rep_pen_range: Count = field(320, "tokens at the end of the context that the penalties see", least=0)
+    rep_pen_slope: Real = field(1.0, "how much of rep_pen the older half of them gets", least=0, most=1)
+    presence_penalty: Real = field(0.0, "subtracted once from the logit of each token seen", least=-2, most=2)
+    frequency_penalty: Real = field(0.0, "subtracted for each time that a token was seen", least=-2, most=2)
+    mirostat: Count = field(0, "1 or 2: mirostat in place of the other samplers; 0 is off", least=0, most=2)
+    mirostat_tau: Real = field(5.0, "the surprise that mirostat aims at, in bits", least=0, most=30)
+    mirostat_eta: Real = field(0.1, "how fast mirostat learns", least=0, most=10)
+    dynatemp_range: Real = field(
+        0.0, "temperature moves by as much with the entropy; 0 is off", least=-5, most=5
+    )
+    dynatemp_exponent: Real = field(1.0, "shape of that movement", least=0, most=10)
+    smoothing_factor: Real = field(0.0, "quadratic smoothing of the logits; 0 is off", least=0, most=10)
+    smoothing_curve: Real = field(1.0, "cubic part of the smoothing; 1 has none", least=1, most=10)
+    dry_multiplier: Real = field(0.0, "strength of the DRY penalty for repeated sequences; 0 is off", least=0)
+    dry_base: Real = field(1.75, "how fast that penalty grows with the length of a repetition", least=0)
+    dry_allowed_length: Count = field(2, "repetitions up to this length are free", least=0)
+    dry_penalty_last_n: Count = field(320, "tokens that DRY looks back; 0 sees the whole context", least=0)
+    dry_sequence_breakers: Annotated[tuple[str, ...], BeforeValidator(_breakers)] = field(
+        (), "strings that no repetition reaches across; a list, or one written as JSON text"
+    )
+    xtc_threshold: Real = field(
+        0.2, "tokens above this probability are choices; over 0.5 is off", least=0, most=1
+    )
+    xtc_probability: Real = field(
+        0.0, "how often all choices but the least likely go; 0 is off", least=0, most=1
+    )
+    adaptive_target: Real = field(
+        -1.0, "probability that adaptive-p aims at; 0 and below is off", least=-1, most=1
+    )
+    adaptive_decay: Real = field(0.9, "how long adaptive-p remembers", least=0.01, most=0.99)
+    sampler_order: Annotated[tuple[Sampler, ...], BeforeValidator(_order)] = field(
+        DEFAULT_SAMPLER_ORDER,
+        "order of stages: 0 top_k, 1 top_a, 2 top_p and min_p, 3 tfs, 4 typical, 5 temperature, 6 rep_pen",
+    )
+    sampler_seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one", least=-1)
+    logit_bias: Annotated[tuple[tuple[int, float], ...], BeforeValidator(_biases)] = field(
+        (), "token ids (as text) and what is added to their logits, -100 to 100"
+    )
+    custom_token_bans: Annotated[tuple[int, ...], BeforeValidator(_bans)] = field(
+        (), "ids of tokens that should not come, separated by commas"
+    )
 
-    top_a: Any = None
-    typical: Any = None
-    tfs: Any = None
-    nsigma: Any = None
-    mirostat: Any = None
-    mirostat_tau: Any = None
-    mirostat_eta: Any = None
-    dynatemp_range: Any = None
-    dynatemp_exponent: Any = None
-    smoothing_factor: Any = None
-    smoothing_curve: Any = None
-    dry_multiplier: Any = None
-    dry_base: Any = None
-    dry_allowed_length: Any = None
-    dry_penalty_last_n: Any = None
-    dry_sequence_breakers: Any = None
-    xtc_threshold: Any = None
-    xtc_probability: Any = None
-    adaptive_target: Any = None
-    adaptive_decay: Any = None
-    grammar: Any = None
-    grammar_retain_state: Any = None
-    banned_tokens: Any = None
-    banned_strings: Any = None
-    negative_prompt: Any = None
-    guidance_scale: Any = None
+    negative_prompt: Any = field(None, "not supported")
+    guidance_scale: Any = field(None, "not supported; 1 is neutral")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,34 +180,10 @@ def empty(value: Any) -> bool:
 
 
 NOT_YET: dict[str, NotYet] = {
-    "top_a": NotYet("top-a sampling comes with the full sampler chain", at_most(0)),
-    "typical": NotYet("typical sampling comes with the full sampler chain", at_least(1)),
-    "tfs": NotYet("tail-free sampling comes with the full sampler chain", at_least(1)),
-    "nsigma": NotYet("top-n-sigma comes with the full sampler chain", at_most(0)),
-    "mirostat": NotYet("mirostat comes with the full sampler chain", exactly(0)),
-    "dynatemp_range": NotYet("dynamic temperature comes with the full sampler chain", exactly(0)),
-    "smoothing_factor": NotYet("smoothing comes with the full sampler chain", at_most(0)),
-    "dry_multiplier": NotYet("DRY comes with the full sampler chain", at_most(0)),
-    "xtc_probability": NotYet("XTC comes with the full sampler chain", at_most(0)),
-    "adaptive_target": NotYet("adaptive-p comes with the full sampler chain", at_most(0)),
-    "grammar": NotYet("grammars are not built yet; the reply is free text", empty),
-    "banned_tokens": NotYet("phrase bans are not built yet", empty),
-    "banned_strings": NotYet("phrase bans are not built yet", empty),
     "guidance_scale": NotYet("guidance by a negative prompt is not built", exactly(1)),
 }
 
 IGNORED: dict[str, str] = {
-    "mirostat_tau": "a parameter of mirostat",
-    "mirostat_eta": "a parameter of mirostat",
-    "dynatemp_exponent": "a parameter of dynatemp_range",
-    "smoothing_curve": "a parameter of smoothing_factor",
-    "dry_base": "a parameter of dry_multiplier",
-    "dry_allowed_length": "a parameter of dry_multiplier",
-    "dry_penalty_last_n": "a parameter of dry_multiplier",
-    "dry_sequence_breakers": "a parameter of dry_multiplier",
-    "xtc_threshold": "a parameter of xtc_probability",
-    "adaptive_decay": "a parameter of adaptive_target",
-    "grammar_retain_state": "a parameter of grammar",
     "negative_prompt": "a parameter of guidance_scale",
 }
 
@@ -192,6 +206,26 @@ def to_sampling(fields: SamplerFields) -> SamplingParams:
         rep_pen_slope=fields.rep_pen_slope if 0 < fields.rep_pen_slope <= 1 else 1.0,
         presence_penalty=fields.presence_penalty,
         frequency_penalty=fields.frequency_penalty,
+        top_a=fields.top_a,
+        tfs=fields.tfs,
+        typical=fields.typical,
+        nsigma=fields.nsigma,
+        mirostat=fields.mirostat if fields.mirostat in (1, 2) else 0,
+        mirostat_tau=fields.mirostat_tau,
+        mirostat_eta=fields.mirostat_eta,
+        dynatemp_range=fields.dynatemp_range,
+        dynatemp_exponent=max(0.0, fields.dynatemp_exponent),
+        smoothing_factor=fields.smoothing_factor,
+        smoothing_curve=fields.smoothing_curve,
+        dry_multiplier=fields.dry_multiplier,
+        dry_base=fields.dry_base,
+        dry_allowed_length=fields.dry_allowed_length,
+        dry_penalty_last_n=fields.dry_penalty_last_n,
+        dry_sequence_breakers=fields.dry_sequence_breakers[:BREAKERS],
+        xtc_threshold=fields.xtc_threshold,
+        xtc_probability=fields.xtc_probability,
+        adaptive_target=fields.adaptive_target,
+        adaptive_decay=min(0.99, max(0.01, fields.adaptive_decay)),
         logit_bias=tuple(biases.items())[:BIAS_ENTRIES],
         order=fields.sampler_order,
         seed=fields.sampler_seed,

@@ -117,7 +117,7 @@ def _unchunk(body: bytes) -> bytes:
 @contextmanager
 def serving(worker: EngineWorker, settings: Settings) -> Iterator[LiveServer]:
     """A server that stops by itself. Several may share one worker."""
-    service = GenerationService(EngineClient(worker), settings.capacity)
+    service = GenerationService(EngineClient(worker), settings.capacity, settings.genlimit)
     config = uvicorn.Config(
         create_app(service, settings), log_config=None, ws="none", lifespan="off", timeout_graceful_shutdown=2
     )

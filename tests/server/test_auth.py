@@ -1,5 +1,12 @@
-import pytest
+from collections.abc import Callable
 
+import pytest
+from fastapi import Request
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.auth import KeyGuard
+from server.wire.replies import HttpError
 from tests.server.conftest import KEY
 from tests.server.live import LiveServer
 
@@ -45,6 +52,70 @@ def test_with_the_key(locked_server: LiveServer, method: str, path: str) -> None
 )
 def test_wrong_keys(locked_server: LiveServer, header: str) -> None:
     assert locked_server.post("/api/extra/abort", {}, Authorization=header).status == 401
+
+
+@pytest.mark.parametrize(("method", "path"), PROTECTED)
+def test_anthropics_header_is_no_key_elsewhere(locked_server: LiveServer, method: str, path: str) -> None:
+    answer = locked_server.ask(method, path, b"{x" if method == "POST" else None, {"x-api-key": RAW_KEY})
+    assert answer.status == 401
+
+
+def request(*headers: tuple[str, str]) -> Request:
+    """A request as it comes from the wire: names in lower case, values in bytes."""
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    return Request({"type": "http", "headers": raw})
+
+
+def passes(dependency: Callable[[Request], None], *headers: tuple[str, str]) -> bool:
+    try:
+        dependency(request(*headers))
+    except HttpError as error:
+        return error.status != 401
+    return True
+
+
+@pytest.mark.parametrize(
+    ("headers", "bearer", "any_"),
+    [
+        ([], False, False),
+        ([("authorization", f"Bearer {KEY}")], True, True),
+        ([("x-api-key", KEY)], False, True),
+        ([("x-api-key", f"  {KEY}\t")], False, True),
+        ([("x-api-key", "wrong"), ("authorization", f"Bearer {KEY}")], True, True),
+        ([("x-api-key", KEY), ("authorization", "Bearer wrong")], False, True),
+        ([("x-api-key", KEY), ("authorization", "Basic x")], False, True),
+        ([("x-api-key", "wrong"), ("authorization", "Bearer wrong")], False, False),
+        ([("x-api-key", "")], False, False),
+        ([("x-api-key", f"Bearer {KEY}")], False, False),
+        ([("authorization", KEY)], False, False),
+        ([("api-key", KEY)], False, False),
+        ([("x-api-key", KEY[:-1])], False, False),
+        ([("x-api-key", KEY + "x")], False, False),
+    ],
+)
+def test_both_headers_count_where_both_are_taken(
+    headers: list[tuple[str, str]], bearer: bool, any_: bool
+) -> None:
+    guard = KeyGuard(f" {KEY} ")
+    assert passes(guard.require, *headers) is bearer
+    assert guard.admits(request(*headers)) is bearer
+    assert passes(guard.require_any, *headers) is any_
+
+
+@settings(deadline=None)
+@given(st.text(min_size=1).filter(str.strip), st.text())
+def test_only_the_key_is_the_key(key: str, other: str) -> None:
+    guard = KeyGuard(key)
+    same = key.encode().strip() == other.encode().strip()
+    for sent, right in ((key, True), (f" {key} ", True), (other, same), (key + "x", False), ("", False)):
+        assert passes(guard.require_any, ("x-api-key", sent)) is right
+        assert passes(guard.require, ("authorization", "Bearer " + sent)) is right
+
+
+def test_without_a_key_everybody_passes() -> None:
+    guard = KeyGuard(None)
+    assert passes(guard.require_any, ("x-api-key", "undefined"))
+    assert passes(guard.require_any)
 
 
 @pytest.mark.parametrize("path", OPEN)

@@ -1,5 +1,6 @@
 """The command, as its own process."""
 
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from server.settings import load_settings
 from tests.server.live import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,13 +31,13 @@ def test_help_is_light() -> None:
         "import sys\nsys.argv = ['nkat', 'serve', '--help']\n"
         "from server.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "print('TORCH' if 'torch' in sys.modules else 'LIGHT', 'UVICORN' if 'uvicorn' in sys.modules else '')"
+        "print('HEAVY:', *({'torch', 'fastapi', 'uvicorn'} & sys.modules.keys()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert "--contextsize" in done.stdout
-    assert done.stdout.rstrip().endswith("LIGHT")
+    assert done.stdout.rstrip().endswith("HEAVY:")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,8 @@ def test_help_is_light() -> None:
         (("--model", "x", "--port", "99999"), "65535"),
         (("--model", "x", "--config", "/none.toml"), "/none.toml"),
         (("--model", "x", "--host", "no.such.host.invalid"), "--host"),
+        (("--model", "/none.gguf", "--preloadstory", "/none.json"), "/none.json"),
+        (("--model", "x", "--exportconfig", "/none.yaml"), "--exportconfig"),
     ],
 )
 def test_user_errors_are_one_line_and_2(arguments: tuple[str, ...], words: str) -> None:
@@ -58,6 +62,36 @@ def test_user_errors_are_one_line_and_2(arguments: tuple[str, ...], words: str) 
 
 def test_an_unknown_flag_is_2() -> None:
     assert run("serve", "--prot", "1").returncode == 2
+
+
+def test_kobolds_flags_are_taken_and_told(tmp_path: Path) -> None:
+    file = tmp_path / "my.kcpps"
+    file.write_text(json.dumps({"model_param": "/no/such/file.gguf", "quantkv": 2, "gpulayers": -1}))
+    done = run("serve", "--config", str(file), "--port", "0", "--usecublas", "normal", "0", "-ngl", "99")
+    assert done.returncode == 2
+    told = [line.partition("server.commands.serve: ")[2] for line in done.stderr.splitlines()[:-1]]
+    assert [line.partition(":")[0] for line in told] == [
+        "--usecublas has no effect",
+        "--gpulayers has no effect",
+        f"quantkv in {file} has no effect",
+    ]
+    assert "/no/such/file.gguf" in done.stderr.splitlines()[-1]
+
+
+def test_settings_are_exported_and_nothing_runs(tmp_path: Path) -> None:
+    file = tmp_path / "my.kcpps"
+    flags = ("-c", "512", "--usecpu", "--ssl", "c.pem", "k.pem", "--password", "hush", "--debugmode", "1")
+    done = run("serve", *flags, "--exportconfig", str(file), NKAT_THREADS="3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hush" not in file.read_text()
+    settings = load_settings({}, file)
+    assert (settings.contextsize, settings.device, settings.threads, settings.debugmode) == (
+        512,
+        "cpu",
+        3,
+        True,
+    )
+    assert settings.ssl == (Path("c.pem"), Path("k.pem"))
 
 
 def test_a_port_in_use_is_told_before_the_model_is_read() -> None:

@@ -1,18 +1,24 @@
 """The only translator between the Kobold wire and the engine's messages. Pure."""
 
+from dataclasses import replace
 from typing import Any
 
-from engine.types import Event, FinishReason, GenerationRequest, ModelInfo, TextPrompt
+from engine.types import Event, FinishReason, GenerationRequest, ModelInfo, TextPrompt, ThinkingBudget
+from server.chat.adapters import Adapter
+from server.chat.budget import thinking_tokens
+from server.chat.placeholders import fill_placeholders
 from server.dialects.kobold.schemas import GenerateBody
-from server.service import Reply, Status
-from server.wire.sampler_fields import to_sampling
+from server.service import Reply, Said, Status
+from server.settings import Settings
+from server.wire import generation_fields
+from server.wire.logprobs import kobold_logprobs
 
 DEFAULT_LENGTH = 180
 ADVERTISED_LENGTH = 400
 """What KoboldCpp 1.76 tells clients that ask for the usual length."""
 
-STOP_STRINGS = 256
-"""More stop strings than this are cut off, as in later KoboldCpp."""
+ALTERNATIVES = 10
+"""Tokens shown beside each chosen one when a client asks for probabilities."""
 
 FINISH = {
     FinishReason.EOS: "stop",
@@ -25,25 +31,28 @@ FINISH = {
 STOP_REASON = {FinishReason.LENGTH: 0, FinishReason.ABORT: 0, FinishReason.EOS: 1, FinishReason.STOP: 2}
 
 
-def to_request(body: GenerateBody, request_id: str, default_length: int | None) -> GenerationRequest:
+def to_request(
+    body: GenerateBody, request_id: str, default_length: int | None, adapter: Adapter
+) -> GenerationRequest:
     """The engine's request. `default_length` is the server's setting for clients that name none."""
     length = body.max_length
     if length is None:
         length = DEFAULT_LENGTH if default_length is None else default_length
-    ban_eos = body.use_default_badwordsids if body.ban_eos_token is None else body.ban_eos_token
-    context = body.max_context_length
-    return GenerationRequest(
-        request_id=request_id,
-        prompt=TextPrompt(body.prompt, body.memory),
+    prompt, memory, stop = body.prompt, body.memory, body.stop_sequence
+    if body.replace_instruct_placeholders:
+        filled = fill_placeholders(adapter, prompt, memory, stop)
+        prompt, memory, stop = filled.prompt, filled.memory, filled.stop
+    wanted = generation_fields.to_request(
+        body,
+        request_id,
+        TextPrompt(prompt, memory),
         max_tokens=length,
-        sampling=to_sampling(body),
-        context_length=context if context is not None and context > 0 else None,
-        stop=body.stop_sequence[:STOP_STRINGS],
-        trim_stop=body.trim_stop,
-        ban_eos=ban_eos and not body.bypass_eos,
-        ignore_eos=body.bypass_eos,
-        render_special=body.render_special,
+        stop=stop,
+        logprobs=ALTERNATIVES if body.logprobs else None,
+        final_logprobs=True,
     )
+    budget = thinking_tokens(body.reasoning_effort, body.thinking_budget_tokens, length)
+    return wanted if budget is None else replace(wanted, thinking=ThinkingBudget(budget))
 
 
 def from_reply(reply: Reply) -> dict[str, Any]:
@@ -51,11 +60,16 @@ def from_reply(reply: Reply) -> dict[str, Any]:
     result = {
         "text": reply.text,
         "finish_reason": FINISH[reply.finish],
-        "logprobs": None,
+        "logprobs": kobold_logprobs(reply.logprobs),
         "prompt_tokens": reply.usage.prompt_tokens,
         "completion_tokens": reply.usage.completion_tokens,
     }
     return {"results": [result]}
+
+
+def basic_reply(reply: Reply) -> dict[str, Any]:
+    """The answer of `/request`."""
+    return {"data": {"seqs": [reply.text]}}
 
 
 def from_event(event: Event) -> dict[str, Any] | None:
@@ -65,9 +79,14 @@ def from_event(event: Event) -> dict[str, Any] | None:
     return {"token": event.text, "finish_reason": None} if event.text else None
 
 
-def check_reply(text: str) -> dict[str, Any]:
+def check_reply(said: Said) -> dict[str, Any]:
     """The answer of `/api/extra/generate/check`."""
-    return {"results": [{"text": text}]}
+    return {"results": [{"text": said.text}]}
+
+
+def logprobs_reply(said: Said) -> dict[str, Any]:
+    """The answer of `/api/extra/last_logprobs`."""
+    return {"logprobs": kobold_logprobs(said.logprobs)}
 
 
 def abort_reply(done: bool) -> dict[str, str]:
@@ -79,6 +98,20 @@ def abort_reply(done: bool) -> dict[str, str]:
 def model_name(info: ModelInfo, *, hidden: bool) -> str:
     """The model's name in KoboldCpp's form; clients without the key are told that there is one."""
     return "koboldcpp/protected-model" if hidden else f"koboldcpp/{info.name}"
+
+
+def props_reply(info: ModelInfo, settings: Settings) -> dict[str, Any]:
+    """The answer of `/props`, as far as clients of llama.cpp's server read it."""
+    return {
+        "chat_template": info.chat_template or "",
+        "bos_token": info.bos_token,
+        "eos_token": info.eos_token,
+        "total_slots": settings.parallelrequests,
+        "modalities": {"vision": False, "audio": False},
+        "model_path": info.name,
+        "n_ctx": info.context_length,
+        "default_generation_settings": {"n_ctx": info.context_length},
+    }
 
 
 def perf_reply(status: Status, *, quiet: bool) -> dict[str, Any]:

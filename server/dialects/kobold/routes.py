@@ -1,38 +1,62 @@
-"""The endpoints of the Kobold dialect. They decide nothing: `convert` does."""
+"""The generating endpoints of the Kobold dialect. They decide nothing: `convert` does."""
 
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 
 from engine.types import GenerationRequest
 from server.auth import KeyGuard
+from server.chat.adapters import Adapter
 from server.dialects.kobold import convert
 from server.dialects.kobold.info import add_info_routes
-from server.dialects.kobold.schemas import NOT_YET, GenerateBody, KeyBody, TokenCountBody
+from server.dialects.kobold.media import add_media_routes
+from server.dialects.kobold.saves import add_save_routes
+from server.dialects.kobold.schemas import NOT_YET, BasicBody, GenerateBody, KeyBody
+from server.dialects.kobold.tokens import add_token_routes
 from server.logs import OnceLog
+from server.savedata import SaveData
 from server.service import GenerationService, Origin
 from server.settings import Settings
 from server.wire.body import read_model, read_object
 from server.wire.disconnect import unless_gone
+from server.wire.endpoint import body_of
 from server.wire.replies import HttpError, JsonReply
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import EventStream, named_event
 
+TAGS = ["KoboldAI"]
 
-def kobold_routes(service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog) -> APIRouter:
-    """All routes of the dialect."""
-    router = APIRouter()
+
+def kobold_routes(
+    service: GenerationService,
+    settings: Settings,
+    guard: KeyGuard,
+    log: OnceLog,
+    *,
+    adapter: Adapter,
+    story: Mapping[str, Any],
+    saves: SaveData | None,
+) -> APIRouter:
+    """All routes of the dialect.
+
+    `adapter`: the tags that placeholders stand for. `story`: what Kobold Lite begins with; may be empty.
+    `saves`: where clients keep data on the server, if they may.
+    """
+    router = APIRouter(tags=TAGS)
     with_key = [Depends(guard.require)]
     limit = settings.maxrequestsize
 
+    def to_request(body: GenerateBody) -> GenerationRequest:
+        log.tell(asked_in_vain(body, NOT_YET))
+        return convert.to_request(body, f"kobold-{secrets.token_hex(8)}", settings.defaultgenamt, adapter)
+
     async def read_request(request: Request) -> tuple[GenerationRequest, Origin]:
         body = await read_model(request, GenerateBody, limit)
-        log.tell(asked_in_vain(body, NOT_YET))
-        wanted = convert.to_request(body, f"kobold-{secrets.token_hex(8)}", settings.defaultgenamt)
-        return wanted, Origin(_address(request), body.genkey)
+        return to_request(body), Origin(_address(request), body.genkey)
 
     async def read_origin(request: Request) -> Origin:
         try:
@@ -41,39 +65,57 @@ def kobold_routes(service: GenerationService, settings: Settings, guard: KeyGuar
             key = ""  # clients abort without a body, or with any
         return Origin(_address(request), key)
 
-    @router.post("/api/v1/generate", dependencies=with_key)
+    @router.post("/api/v1/generate", dependencies=with_key, openapi_extra=body_of(GenerateBody))
     async def generate(request: Request) -> JsonReply:
+        """Continue a text, and answer when it is done."""
         wanted, origin = await read_request(request)
         replies = await unless_gone(request.receive, service.generate(wanted, origin=origin))
         return JsonReply(convert.from_reply(replies[0]))
 
-    @router.post("/api/extra/generate/stream", dependencies=with_key)
+    @router.post("/api/extra/generate/stream", dependencies=with_key, openapi_extra=body_of(GenerateBody))
     async def stream(request: Request) -> EventStream:
+        """Continue a text as server-sent events: `{"token", "finish_reason"}`."""
         wanted, origin = await read_request(request)
         return EventStream(_pieces(service, wanted, origin))
 
-    @router.post("/api/extra/generate/check", dependencies=with_key)
+    @router.post("/request", dependencies=with_key, openapi_extra=body_of(BasicBody))
+    async def basic(request: Request) -> JsonReply:
+        """Continue a text; the oldest form of the endpoint, with fields of its own."""
+        body = await read_model(request, BasicBody, limit)
+        wanted = to_request(body.model_copy(update={"prompt": body.text, "max_length": body.max}))
+        origin = Origin(_address(request), body.genkey)
+        replies = await unless_gone(request.receive, service.generate(wanted, origin=origin))
+        return JsonReply(convert.basic_reply(replies[0]))
+
+    @router.post("/api/extra/generate/check", dependencies=with_key, openapi_extra=body_of(KeyBody))
     async def check(request: Request) -> JsonReply:
-        return JsonReply(convert.check_reply(service.text_so_far(await read_origin(request))))
+        """The text that a generation has made so far, also after its end."""
+        return JsonReply(convert.check_reply(service.said_so_far(await read_origin(request))))
 
     @router.get("/api/extra/generate/check", dependencies=with_key)
     async def check_keyless(request: Request) -> JsonReply:
-        return JsonReply(convert.check_reply(service.text_so_far(Origin(_address(request)))))
+        """The text of the caller's generation without a genkey."""
+        return JsonReply(convert.check_reply(service.said_so_far(Origin(_address(request)))))
 
-    @router.post("/api/extra/abort", dependencies=with_key)
+    @router.post("/api/extra/last_logprobs", dependencies=with_key, openapi_extra=body_of(KeyBody))
+    async def last_logprobs(request: Request) -> JsonReply:
+        """The token probabilities of a generation that asked for them."""
+        return JsonReply(convert.logprobs_reply(service.said_so_far(await read_origin(request))))
+
+    @router.get("/api/extra/last_logprobs", dependencies=with_key)
+    async def last_logprobs_keyless(request: Request) -> JsonReply:
+        """The token probabilities of the caller's generation without a genkey."""
+        return JsonReply(convert.logprobs_reply(service.said_so_far(Origin(_address(request)))))
+
+    @router.post("/api/extra/abort", dependencies=with_key, openapi_extra=body_of(KeyBody))
     async def abort(request: Request) -> JsonReply:
+        """End a generation; it answers with the text so far."""
         return JsonReply(convert.abort_reply(service.abort(await read_origin(request))))
 
-    @router.post("/api/extra/tokencount", dependencies=with_key)
-    async def token_count(request: Request) -> JsonReply:
-        try:
-            body = await read_model(request, TokenCountBody, limit)
-        except HttpError:
-            return JsonReply({"value": -1}, 400)
-        ids = await service.count(body.prompt, special=body.special)
-        return JsonReply({"value": len(ids), "ids": ids})
-
-    add_info_routes(router, service, settings, guard)
+    add_token_routes(router, service, settings, guard)
+    add_info_routes(router, service, settings, guard, story)
+    add_save_routes(router, settings, guard, saves)
+    add_media_routes(router, settings)
     return router
 
 

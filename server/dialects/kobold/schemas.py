@@ -1,49 +1,87 @@
 """The wire of the Kobold dialect: what clients send."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from server.wire.lenient import Count, Name, Texts, Truth, WireModel
+from pydantic import Field
+
+from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
+from server.wire.generation_fields import GenerationFields
+from server.wire.lenient import Count, Name, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
-from server.wire.sampler_fields import NotYet, SamplerFields, empty, number
+from server.wire.sampler_fields import NotYet, empty, field, number
+
+IDS_LIMIT = 65_535
+"""Most token ids that are turned into text at once, as in KoboldCpp."""
 
 
-class GenerateBody(SamplerFields):
+class GenerateBody(GenerationFields):
     """Body of the two generate endpoints."""
 
-    prompt: str = ""
-    memory: str = ""
-    max_context_length: Count | None = None
-    max_length: Count | None = None
-    stop_sequence: Texts = ()
-    trim_stop: Truth = True
-    ban_eos_token: Truth | None = None
-    use_default_badwordsids: Truth = False
-    bypass_eos: Truth = False
-    render_special: Truth = False
-    genkey: Name = ""
+    prompt: str = field("", "the text to continue")
+    memory: str = field("", "text in front of the prompt, kept whole when the prompt is cut to fit")
+    logprobs: Truth = field(False, "report the probabilities of the tokens")
+    replace_instruct_placeholders: Truth = field(
+        True, "put the model's own tags for {{[INPUT]}}, {{[OUTPUT]}} and {{[SYSTEM]}}"
+    )
+    reasoning_effort: Name = field("", "none, minimal, low or medium bound the thoughts of a thinking model")
+    thinking_budget_tokens: Count = field(-1, "tokens of thought; used without reasoning_effort", least=-1)
 
-    images: Any = None
-    audio: Any = None
-    logprobs: Any = None
-    reasoning_effort: Any = None
-    thinking_budget_tokens: Any = None
-    replace_instruct_placeholders: Any = None
-    n: Any = None
-    quiet: Any = None
+    images: Any = field(None, "not supported: no model that sees is loaded")
+    audio: Any = field(None, "not supported: no model that hears is loaded")
+    n: Any = field(None, "1: this endpoint makes one text")
+    quiet: Any = field(None, "ignored")
+
+
+class BasicBody(GenerateBody):
+    """Body of `/request`, the oldest endpoint."""
+
+    text: str = field("", "the text to continue")
+    max: Count = field(180, "tokens to make", least=0)
+    top_k: Count = field(120, "keeps the so many likeliest tokens; 0 keeps all", least=0)
 
 
 class TokenCountBody(WireModel):
-    """Body of `/api/extra/tokencount`."""
+    """Body of `/api/extra/tokencount` and `/api/extra/tokenize`."""
 
-    prompt: str = ""
-    special: Truth = True
+    prompt: str = field("", "the text to take apart")
+    messages: list[dict[str, Any]] = field([], "a chat, used when there is no prompt")
+    special: Truth = field(True, "put the token that begins texts in front, where the model wants one")
+
+
+class DetokenizeBody(WireModel):
+    """Body of `/api/extra/detokenize`."""
+
+    ids: Annotated[list[Annotated[int, Field(strict=True)]], Field(max_length=IDS_LIMIT)] = field(
+        [], "token ids"
+    )
+    special: Truth = field(True, "show special tokens")
 
 
 class KeyBody(WireModel):
-    """Body of abort and check: which generation is meant."""
+    """Body of abort, check and last_logprobs: which generation is meant."""
 
-    genkey: Name = ""
+    genkey: Name = field("", "the genkey of the request; without one, the caller's keyless requests")
+
+
+class SchemaBody(WireModel):
+    """Body of `/api/extra/json_to_grammar`; the bare schema is taken as well."""
+
+    schema_: Any = Field(default=None, alias="schema", description="a JSON schema")
+
+
+class SlotBody(WireModel):
+    """Body of `/api/extra/data/load`."""
+
+    slot: Count = field(0, "number of the slot", least=0)
+
+
+class SaveBody(SlotBody):
+    """Body of `/api/extra/data/save`."""
+
+    title: str = field("", "what people read in the list")
+    format: str = field("", "what the data is, in the client's words")
+    data: str = field("", "what to keep; nothing empties the slot")
 
 
 def _single(value: Any) -> bool:
@@ -53,13 +91,11 @@ def _single(value: Any) -> bool:
 NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
     "images": NotYet("no models that see are supported yet", empty),
     "audio": NotYet("no models that hear are supported yet", empty),
-    "logprobs": NotYet("token probabilities are not reported yet", empty),
-    "reasoning_effort": NotYet("thinking budgets are not built yet", empty),
     "n": NotYet("this endpoint makes one text, as KoboldCpp's does", _single),
 }
 
-IGNORED: dict[str, str] = IGNORED_SAMPLER_FIELDS | {
-    "thinking_budget_tokens": "a parameter of reasoning_effort",
-    "replace_instruct_placeholders": "the version reported is one that sends no placeholders",
-    "quiet": "what is logged is the server's choice, and prompts are not",
-}
+IGNORED: dict[str, str] = (
+    IGNORED_SAMPLER_FIELDS
+    | IGNORED_GENERATION_FIELDS
+    | {"quiet": "what is logged is the server's choice, and prompts are not"}
+)

@@ -1,4 +1,4 @@
-"""The frames of one OpenAI answer: whole, or chunk by chunk. Pure; the second half of `convert`."""
+"""The frames of one answer of `/v1/completions`: whole, or chunk by chunk. Pure; half of `convert`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,79 +6,110 @@ from typing import Any
 from engine.types import Event, FinishReason, Usage
 from server.dialects.openai.convert import FINISH, usage_reply
 from server.service import Reply
+from server.wire.logprobs import completion_logprobs
 
 
-@dataclass(slots=True)
-class Answer:
-    """One answer, from its head to its last chunk.
-
-    `indexes` maps the engine's request ids to the places of the choices; `choices` of them belong to
-    each prompt; `echoes` holds the prompt's text for each choice when the client wants it back.
-    """
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What every chunk of an answer begins with. `choices` of them belong to each prompt."""
 
     id: str
     model: str
     created: int
-    chat: bool
-    indexes: dict[str, int]
     choices: int = 1
-    echoes: tuple[str, ...] = ()
     include_usage: bool = False
+
+    def frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """A chunk of a stream, or the beginning of a whole answer. `kind`: OpenAI's name of the object."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
+
+    def chunk(self, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+        """A chunk of a stream with news of one choice."""
+        return self.frame(kind, [choice]) | ({"usage": None} if self.include_usage else {})
+
+    def closing(self, kind: str, usages: dict[int, Usage]) -> list[dict[str, Any]]:
+        """The chunk with the costs, by choice, if the client wants it."""
+        if not self.include_usage:
+            return []
+        costs = usage_reply([usages[index] for index in sorted(usages)], self.choices)
+        return [self.frame(kind, []) | {"usage": costs}]
+
+
+def error_chunk(message: str | None) -> dict[str, Any]:
+    """What a stream says when the engine has failed."""
+    return {"error": {"message": message or "the engine failed", "type": "server_error"}}
+
+
+@dataclass(slots=True)
+class CompletionAnswer:
+    """One answer, from its head to its last chunk.
+
+    `indexes` maps the engine's request ids to the places of the choices; `echoes` holds the prompt's
+    text for each choice when the client wants it back, `logprobs` whether it wants probabilities.
+    """
+
+    head: Head
+    indexes: dict[str, int]
+    echoes: tuple[str, ...] = ()
+    logprobs: bool = False
     _usages: dict[int, Usage] = field(default_factory=dict)
+    _lengths: dict[int, int] = field(default_factory=dict)
+
+    kind = "text_completion"
 
     def whole(self, replies: list[Reply]) -> dict[str, Any]:
         """The answer in one piece; `replies` are in the order of the choices."""
         choices = []
         for index, reply in enumerate(replies):
-            choice: dict[str, Any] = {"index": index}
-            if self.chat:
-                choice["message"] = {"role": "assistant", "content": reply.text, "tool_calls": []}
-            else:
-                choice["text"] = self._echo(index) + reply.text
-            choices.append(choice | {"logprobs": None, "finish_reason": FINISH[reply.finish]})
-        usage = usage_reply((reply.usage for reply in replies), self.choices)
-        return self._head(streaming=False) | {"usage": usage, "choices": choices}
+            echo = self._echo(index)
+            told = completion_logprobs(reply.logprobs, len(echo)) if self.logprobs else None
+            choices.append(
+                {
+                    "index": index,
+                    "text": echo + reply.text,
+                    "logprobs": told,
+                    "finish_reason": FINISH[reply.finish],
+                }
+            )
+        usage = usage_reply((reply.usage for reply in replies), self.head.choices)
+        return self.head.frame(self.kind, choices) | {"usage": usage}
 
     def opening(self) -> list[dict[str, Any]]:
-        """The chunks before the first token: the role of a chat message, or the echoed prompt."""
-        places = range(len(self.indexes))
-        if self.chat:
-            return [self._chunk(index, {"role": "assistant", "content": ""}) for index in places]
-        return [self._chunk(index, {}, echo) for index in places if (echo := self._echo(index))]
+        """The chunks before the first token: the echoed prompts."""
+        return [self._chunk(index, echo) for index in range(len(self.indexes)) if (echo := self._echo(index))]
 
     def chunks(self, event: Event) -> list[dict[str, Any]]:
         """What to send for one event: its text, then its end."""
         index = self.indexes[event.request_id]
         chunks = []
-        if event.text:
-            chunks.append(self._chunk(index, {"content": event.text}, event.text))
+        if event.text or (event.logprobs and self.logprobs):
+            offset = self._lengths.get(index, len(self._echo(index)))
+            self._lengths[index] = offset + len(event.text)
+            told = completion_logprobs(event.logprobs, offset) if self.logprobs else None
+            chunks.append(self._chunk(index, event.text, told))
         if event.finish is FinishReason.ERROR:
-            chunks.append({"error": {"message": event.error or "the engine failed", "type": "server_error"}})
+            chunks.append(error_chunk(event.error))
         elif event.finish is not None:
             self._usages[index] = event.usage if event.usage is not None else Usage(0, 0)
-            chunks.append(self._chunk(index, {}, "", FINISH[event.finish]))
+            chunks.append(self._chunk(index, "", finish=FINISH[event.finish]))
         return chunks
 
     def closing(self) -> list[dict[str, Any]]:
         """The chunk with the costs, if the client wants it."""
-        if not self.include_usage:
-            return []
-        usages = [self._usages[index] for index in sorted(self._usages)]
-        return [self._head(streaming=True) | {"choices": [], "usage": usage_reply(usages, self.choices)}]
+        return self.head.closing(self.kind, self._usages)
 
     def _chunk(
-        self, index: int, delta: dict[str, str], text: str = "", finish: str | None = None
+        self, index: int, text: str, logprobs: dict[str, Any] | None = None, finish: str | None = None
     ) -> dict[str, Any]:
-        said: dict[str, Any] = {"delta": delta} if self.chat else {"text": text}
-        choice = {"index": index, **said, "logprobs": None, "finish_reason": finish}
-        usage = {"usage": None} if self.include_usage else {}
-        return self._head(streaming=True) | {"choices": [choice]} | usage
-
-    def _head(self, *, streaming: bool) -> dict[str, Any]:
-        name = "text_completion"
-        if self.chat:
-            name = "chat.completion.chunk" if streaming else "chat.completion"
-        return {"id": self.id, "object": name, "created": self.created, "model": self.model}
+        return self.head.chunk(
+            self.kind, {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+        )
 
     def _echo(self, index: int) -> str:
         return self.echoes[index] if self.echoes else ""

@@ -1,24 +1,27 @@
 """The only translator between the OpenAI wire and the engine's messages. Pure."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
+from engine.errors import RequestError
 from engine.types import (
-    ChatPrompt,
     FinishReason,
     GenerationRequest,
+    Grammar,
+    JsonGrammar,
     ModelInfo,
     Prompt,
     TextPrompt,
     TokenPrompt,
     Usage,
 )
-from server.dialects.openai.schemas import ChatBody, CompletionBody, Message, SharedBody
-from server.wire.sampler_fields import to_sampling
+from server.chat.call import ChatCall, Tool, ToolChoice, ToolMode
+from server.dialects.openai.schemas import ChatBody, ChatMessage, CompletionBody, SharedBody, ToolBody
+from server.wire import generation_fields
 
 DEFAULT_LENGTH = 180
 DEFAULT_CHAT_LENGTH = 400
-STOP_STRINGS = 256
 
 FINISH = {
     FinishReason.EOS: "stop",
@@ -37,36 +40,87 @@ def completion_requests(
         TextPrompt(prompt, body.memory) if isinstance(prompt, str) else TokenPrompt(prompt)
         for prompt in body.prompt
     ]
-    return [_request(body, f"{request_id}-{index}", prompt, fallback) for index, prompt in enumerate(prompts)]
+    return [
+        _request(body, f"{request_id}-{index}", prompt, fallback, body.logprobs)
+        for index, prompt in enumerate(prompts)
+    ]
 
 
 def chat_request(body: ChatBody, request_id: str, default_length: int | None) -> GenerationRequest:
-    """The request for the next message."""
+    """The request for the next message, but for its prompt, which is made of `chat_call`."""
     fallback = DEFAULT_CHAT_LENGTH if default_length is None else default_length
-    prompt = ChatPrompt(
+    return _request(body, request_id, TextPrompt(""), fallback, body.top_logprobs if body.logprobs else None)
+
+
+def chat_call(body: ChatBody) -> ChatCall:
+    """What is asked of the chat. Raises `RequestError`."""
+    return ChatCall(
         messages=tuple(_message(message) for message in body.messages),
-        template_args=body.chat_template_kwargs,
+        tools=tuple(_tool(tool) for tool in body.tools),
+        tool_choice=tool_choice(body.tool_choice),
+        parallel_tool_calls=body.parallel_tool_calls,
+        grammar=_grammar(body),
         continue_last=body.continue_assistant_turn,
+        template_args=body.chat_template_kwargs,
+        adapter=body.adapter,
+        memory=body.memory,
+        split_reasoning=body.encapsulate_thinking,
+        reasoning_effort=body.reasoning_effort,
+        thinking_budget=body.thinking_budget_tokens if body.thinking_budget_tokens >= 0 else None,
     )
-    return _request(body, request_id, prompt, fallback)
 
 
-def _request(body: SharedBody, request_id: str, prompt: Prompt, fallback: int) -> GenerationRequest:
-    fields = body if body.seed is None else body.model_copy(update={"sampler_seed": body.seed})
-    ban_eos = body.use_default_badwordsids if body.ban_eos_token is None else body.ban_eos_token
-    context = body.max_context_length
-    stop = body.stop_sequence if body.stop is None else body.stop
-    return GenerationRequest(
-        request_id=request_id,
-        prompt=prompt,
+def tool_choice(value: str | dict[str, Any] | None) -> ToolChoice:
+    """OpenAI's word for it. Raises `RequestError`."""
+    match value:
+        case None:
+            return ToolChoice()
+        case "auto" | "required" | "none":
+            return ToolChoice(ToolMode(value))
+        case {"function": {"name": str(name)}}:
+            return ToolChoice(ToolMode.REQUIRED, name)
+    raise RequestError('tool_choice must be "none", "auto", "required" or {"function": {"name": ...}}')
+
+
+def response_grammar(form: dict[str, Any] | None) -> Grammar | None:
+    """What `response_format` binds the text to. Raises `RequestError`."""
+    match form:
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return JsonGrammar(json.dumps(schema))
+        case {"type": "json_object", "schema": dict(schema)}:
+            return JsonGrammar(json.dumps(schema))
+        case {"type": "json_object"}:
+            return JsonGrammar('{"type": "object"}')
+    raise RequestError(
+        'response_format must be {"type": "text"}, {"type": "json_object"} or '
+        '{"type": "json_schema", "json_schema": {"schema": {...}}}'
+    )
+
+
+def _grammar(body: SharedBody) -> Grammar | None:
+    found = response_grammar(body.response_format)
+    if found is None and body.json_schema is not None:
+        found = JsonGrammar(json.dumps(body.json_schema))
+    return generation_fields.to_grammar(body.grammar) if found is None else found
+
+
+def _request(
+    body: SharedBody, request_id: str, prompt: Prompt, fallback: int, logprobs: int | None
+) -> GenerationRequest:
+    fields = body
+    if body.mirostat_mode is not None:
+        fields = body.model_copy(update={"mirostat": body.mirostat_mode})
+    return generation_fields.to_request(
+        fields,
+        request_id,
+        prompt,
         max_tokens=_length(body, fallback),
-        sampling=to_sampling(fields),
-        context_length=context if context is not None and context > 0 else None,
-        stop=stop[:STOP_STRINGS],
-        trim_stop=body.trim_stop,
-        ban_eos=ban_eos and not body.bypass_eos,
-        ignore_eos=body.bypass_eos,
-        render_special=body.render_special,
+        stop=body.stop,
+        seed=body.seed,
+        logprobs=logprobs,
+        grammar=_grammar(body),
     )
 
 
@@ -78,13 +132,20 @@ def _length(body: SharedBody, fallback: int) -> int:
     return fallback
 
 
-def _message(message: Message) -> dict[str, Any]:
+def _message(message: ChatMessage) -> dict[str, Any]:
     """A message as templates know it: text content, and `system` for OpenAI's newer `developer`."""
     content = message.content
     if not isinstance(content, str):
         content = "".join(_text_of(part) for part in content)
     role = "system" if message.role == "developer" else message.role
-    return {**(message.model_extra or {}), "role": role, "content": content}
+    said = {**(message.model_extra or {}), "role": role, "content": content}
+    return said | {"tool_calls": message.tool_calls} if message.tool_calls else said
+
+
+def _tool(tool: ToolBody) -> Tool:
+    if tool.type != "function":
+        raise RequestError(f"tools of type {tool.type[:40]!r} are not known, only functions")
+    return Tool(tool.function.name, tool.function.description, tool.function.parameters)
 
 
 def _text_of(part: dict[str, Any] | str) -> str:
@@ -121,5 +182,6 @@ def models_reply(info: ModelInfo, created: int) -> dict[str, Any]:
         "owned_by": "koboldcpp",
         "permission": [],
         "root": "koboldcpp",
+        "status": {"value": "loaded"},
     }
     return {"object": "list", "data": [model]}

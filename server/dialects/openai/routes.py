@@ -1,4 +1,4 @@
-"""The endpoints of the OpenAI dialect. They decide nothing: `convert` and `answer` do."""
+"""The endpoints of the OpenAI dialect. They decide nothing: `convert` and the answers do."""
 
 import secrets
 import time
@@ -8,10 +8,15 @@ from contextlib import aclosing
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
+from engine.errors import EngineDeadError
 from engine.types import GenerationRequest
 from server.auth import KeyGuard
+from server.chat.message import Delta, Ending
+from server.chat.planner import ChatPlanner
+from server.chat.turn import TurnReader, collect
 from server.dialects.openai import convert
-from server.dialects.openai.answer import Answer
+from server.dialects.openai.answer import CompletionAnswer, Head
+from server.dialects.openai.chat_answer import ChatAnswer
 from server.dialects.openai.schemas import (
     CHAT_NOT_YET,
     COMPLETION_NOT_YET,
@@ -24,74 +29,133 @@ from server.service import GenerationService, Origin, numbered
 from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
+from server.wire.endpoint import body_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import DONE, EventStream, plain_event
 
 
-def openai_routes(service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog) -> APIRouter:
+def openai_routes(
+    service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
+) -> APIRouter:
     """All routes of the dialect."""
-    router = APIRouter()
+    router = APIRouter(tags=["OpenAI"])
     with_key = [Depends(guard.require)]
     started = int(time.time())
 
     @router.get("/v1/models")
     async def models(request: Request) -> JsonReply:
+        """The loaded model."""
         return JsonReply(convert.models_reply(service.info, started))
 
-    @router.post("/v1/completions", dependencies=with_key)
+    @router.post("/v1/completions", dependencies=with_key, openapi_extra=body_of(CompletionBody))
     async def completions(request: Request) -> Response:
+        """Continue one text or several."""
         body = await read_model(request, CompletionBody, settings.maxrequestsize)
         log.tell(asked_in_vain(body, COMPLETION_NOT_YET))
         answer_id = f"cmpl-{secrets.token_hex(12)}"
         wanted = convert.completion_requests(body, answer_id, settings.defaultgenamt)
         echoes = [await _text(service, prompt) for prompt in body.prompt] if body.echo else []
-        return await answer(request, body, answer_id, wanted, echoes)
+        requests = tuple(choice for one in wanted for choice in numbered(one, body.n))
+        answer = CompletionAnswer(
+            head(body, answer_id),
+            indexes={one.request_id: index for index, one in enumerate(requests)},
+            echoes=tuple(echo for echo in echoes for _ in range(body.n)),
+            logprobs=body.logprobs is not None,
+        )
+        if body.stream:
+            return EventStream(_completion_pieces(service, requests, _origin(request, body), answer))
+        replies = await unless_gone(
+            request.receive, service.generate(*requests, origin=_origin(request, body))
+        )
+        return JsonReply(answer.whole(replies))
 
-    @router.post("/v1/chat/completions", dependencies=with_key)
+    @router.post("/v1/chat/completions", dependencies=with_key, openapi_extra=body_of(ChatBody))
     async def chat_completions(request: Request) -> Response:
+        """Answer a chat."""
         body = await read_model(request, ChatBody, settings.maxrequestsize)
         log.tell(asked_in_vain(body, CHAT_NOT_YET))
         answer_id = f"chatcmpl-{secrets.token_hex(12)}"
-        wanted = convert.chat_request(body, answer_id, settings.defaultgenamt)
-        return await answer(request, body, answer_id, [wanted], [])
+        plan = await planner.plan(
+            convert.chat_call(body),
+            convert.chat_request(body, answer_id, settings.defaultgenamt),
+            service.render_chat,
+        )
+        requests = numbered(plan.request, body.n)
+        readers = {one.request_id: plan.reader() for one in requests}
+        answer = ChatAnswer(head(body, answer_id), logprobs=bool(body.logprobs))
+        pieces = _deltas(service, requests, _origin(request, body), readers)
+        if body.stream:
+            return EventStream(_chat_pieces(pieces, answer))
+        return JsonReply(await unless_gone(request.receive, _whole_chat(pieces, answer)))
 
-    async def answer(
-        request: Request,
-        body: SharedBody,
-        answer_id: str,
-        wanted: list[GenerationRequest],
-        echoes: list[str],
-    ) -> Response:
-        requests = tuple(choice for one in wanted for choice in numbered(one, body.n))
-        frame = Answer(
+    def head(body: SharedBody, answer_id: str) -> Head:
+        return Head(
             id=answer_id,
             model=convert.model_name(service.info),
             created=int(time.time()),
-            chat=isinstance(body, ChatBody),
-            indexes={one.request_id: index for index, one in enumerate(requests)},
             choices=body.n,
-            echoes=tuple(echo for echo in echoes for _ in range(body.n)),
             include_usage=body.stream_options.include_usage,
         )
-        origin = Origin(request.client.host if request.client is not None else "", body.genkey)
-        if body.stream:
-            return EventStream(_pieces(service, requests, origin, frame))
-        replies = await unless_gone(request.receive, service.generate(*requests, origin=origin))
-        return JsonReply(frame.whole(replies))
 
     return router
 
 
-async def _pieces(
-    service: GenerationService, requests: tuple[GenerationRequest, ...], origin: Origin, frame: Answer
+def _origin(request: Request, body: SharedBody) -> Origin:
+    return Origin(request.client.host if request.client is not None else "", body.genkey)
+
+
+async def _completion_pieces(
+    service: GenerationService,
+    requests: tuple[GenerationRequest, ...],
+    origin: Origin,
+    answer: CompletionAnswer,
 ) -> AsyncGenerator[bytes, None]:
     async with aclosing(service.stream(*requests, origin=origin)) as events:
         await anext(events)  # the engine has taken the requests
-        yield b"".join(plain_event(chunk) for chunk in frame.opening())
+        yield b"".join(plain_event(chunk) for chunk in answer.opening())
         async for event in events:
-            yield b"".join(plain_event(chunk) for chunk in frame.chunks(event))
-        yield b"".join(plain_event(chunk) for chunk in frame.closing()) + DONE
+            yield b"".join(plain_event(chunk) for chunk in answer.chunks(event))
+        yield b"".join(plain_event(chunk) for chunk in answer.closing()) + DONE
+
+
+async def _deltas(
+    service: GenerationService,
+    requests: tuple[GenerationRequest, ...],
+    origin: Origin,
+    readers: dict[str, TurnReader],
+) -> AsyncGenerator[list[tuple[int, Delta]], None]:
+    """More of the messages, by choice; first nothing, which says that the engine has the requests."""
+    places = {one.request_id: index for index, one in enumerate(requests)}
+    async with aclosing(service.stream(*requests, origin=origin)) as events:
+        async for event in events:
+            index, reader = places[event.request_id], readers[event.request_id]
+            yield [(index, delta) for delta in reader.push(event)]
+
+
+async def _chat_pieces(
+    pieces: AsyncGenerator[list[tuple[int, Delta]], None], answer: ChatAnswer
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(pieces):
+        await anext(pieces)
+        yield b"".join(plain_event(chunk) for chunk in answer.opening())
+        async for deltas in pieces:
+            chunks = [chunk for index, delta in deltas for chunk in answer.chunks(index, delta)]
+            yield b"".join(plain_event(chunk) for chunk in chunks)
+        yield b"".join(plain_event(chunk) for chunk in answer.closing()) + DONE
+
+
+async def _whole_chat(pieces: AsyncGenerator[list[tuple[int, Delta]], None], answer: ChatAnswer) -> object:
+    said: dict[int, list[Delta]] = {index: [] for index in range(answer.head.choices)}
+    async with aclosing(pieces):
+        async for deltas in pieces:
+            for index, delta in deltas:
+                said[index].append(delta)
+    messages = [collect(deltas) for deltas in said.values()]
+    for message in messages:
+        if message.ending is Ending.ERROR:
+            raise EngineDeadError(message.error or "the engine failed")
+    return answer.whole(messages)
 
 
 async def _text(service: GenerationService, prompt: str | tuple[int, ...]) -> str:

@@ -4,13 +4,18 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
+from server.wire.generation_fields import GenerationFields
 from server.wire.lenient import Count, Name, Seed, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
-from server.wire.sampler_fields import NotYet, SamplerFields, empty, exactly
+from server.wire.sampler_fields import NotYet, empty, exactly, field
 
 CHOICES_LIMIT = 16
 """Most choices of one request, over all its prompts."""
+
+TOOLS_LIMIT = 128
+"""Most tools of one request."""
 
 TokenId = Annotated[int, Field(strict=True, ge=0)]
 
@@ -18,37 +23,27 @@ TokenId = Annotated[int, Field(strict=True, ge=0)]
 class StreamOptions(WireModel):
     """What else a stream should tell."""
 
-    include_usage: Truth = False
+    include_usage: Truth = field(False, "send the costs in a last chunk without choices")
 
 
-class SharedBody(SamplerFields):
+class SharedBody(GenerationFields):
     """What completions and chat have in common."""
 
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
-    max_length: Count | None = None
-    max_context_length: Count | None = None
-    n: Annotated[Count, Field(ge=1, le=CHOICES_LIMIT)] = 1
-    stop: Texts | None = None
-    stop_sequence: Texts = ()
-    seed: Seed = None
-    stream: Truth = False
-    stream_options: StreamOptions = StreamOptions()
-    trim_stop: Truth = True
-    ban_eos_token: Truth | None = None
-    use_default_badwordsids: Truth = False
-    bypass_eos: Truth = False
-    render_special: Truth = False
-    genkey: Name = ""
+    max_tokens: Count | None = field(None, "tokens to make", least=0)
+    max_completion_tokens: Count | None = field(None, "newer name of max_tokens", least=0)
+    n: Annotated[Count, Field(ge=1, le=CHOICES_LIMIT)] = field(1, "answers to make")
+    stop: Texts | None = field(None, "string or strings that end the text")
+    seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one", least=-1)
+    stream: Truth = field(False, "answer with server-sent events as the text is made")
+    stream_options: StreamOptions = field(StreamOptions(), "what else a stream should tell")
+    mirostat_mode: Count | None = field(None, "another name of mirostat, which it replaces", least=0, most=2)
+    response_format: dict[str, Any] | None = field(
+        None, 'what the text must be: {"type": "text", "json_object" or "json_schema"}'
+    )
+    json_schema: dict[str, Any] | None = field(None, "a JSON schema that the text must follow")
 
-    model: Any = None
-    user: Any = None
-    logprobs: Any = None
-    mirostat_mode: Any = None
-    response_format: Any = None
-    json_schema: Any = None
-    reasoning_effort: Any = None
-    replace_instruct_placeholders: Any = None
+    model: Any = field(None, "ignored: the loaded model answers under any name")
+    user: Any = field(None, "ignored")
 
 
 def _prompts(value: Any) -> Any:
@@ -67,73 +62,83 @@ class CompletionBody(SharedBody):
         tuple[str | tuple[TokenId, ...], ...],
         BeforeValidator(_prompts),
         Field(min_length=1, max_length=CHOICES_LIMIT),
-    ] = ("",)
-    memory: str = ""
-    echo: Truth = False
+    ] = field(("",), "text, token ids, or a list of either")
+    memory: str = field("", "text in front of each prompt, kept whole when it is cut to fit")
+    echo: Truth = field(False, "begin the answer with the prompt")
+    logprobs: Count | None = field(None, "so many alternatives reported for each token", least=0, most=20)
 
-    suffix: Any = None
-    best_of: Any = None
+    suffix: Any = field(None, "not supported: text to lead up to")
+    best_of: Any = field(None, "not supported beyond `n`")
 
 
-class Message(WireModel):
+class ChatMessage(WireModel):
     """One message of a chat. What the template may want beyond these fields is passed on."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    role: str
-    content: str | list[dict[str, Any] | str] = ""
+    role: str = Field(description="system, user, assistant or tool")
+    content: str | list[dict[str, Any] | str] = field("", "text, or parts of it")
+    tool_calls: list[dict[str, Any]] = field([], "the calls of tools that the message makes")
+
+
+class FunctionTool(WireModel):
+    """A function that the model may call."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$", description="its name")]
+    description: str = field("", "what it does, for the model")
+    parameters: dict[str, Any] = field({}, "JSON schema of its arguments, an object")
+
+
+class ToolBody(WireModel):
+    """An entry of `tools`."""
+
+    type: str = field("function", "only functions are known")
+    function: FunctionTool
 
 
 class ChatBody(SharedBody):
     """Body of `/v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
-    continue_assistant_turn: Truth = True
-    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    continue_assistant_turn: Truth = field(True, "go on with a last message of the assistant")
+    chat_template_kwargs: dict[str, Any] = field({}, "further variables of the model's chat template")
+    memory: str = field("", "text in front of the whole prompt")
+    tools: Annotated[list[ToolBody], Field(max_length=TOOLS_LIMIT)] = field(
+        [], "functions the model may call"
+    )
+    tool_choice: str | dict[str, Any] | None = field(None, "none, auto, required, or one function")
+    parallel_tool_calls: Truth = field(True, "let a reply call several tools")
+    logprobs: Count | None = field(None, "true: report the probabilities of the tokens")
+    top_logprobs: Count = field(0, "so many alternatives reported for each token", least=0, most=20)
+    reasoning_effort: Name = field("", "none, minimal, low, medium or high: how long a model may think")
+    thinking_budget_tokens: Count = field(-1, "tokens of thought; used without reasoning_effort", least=-1)
+    encapsulate_thinking: Truth = field(True, "report thoughts apart from the answer")
+    adapter: dict[str, Any] | None = field(None, "tags of the client's own instead of the model's template")
 
-    memory: Any = None
-    tools: Any = None
-    tool_choice: Any = None
-    top_logprobs: Any = None
-    adapter: Any = None
-    images: Any = None
-    audio: Any = None
+    images: Any = field(None, "not supported: no model that sees is loaded")
+    audio: Any = field(None, "not supported: no model that hears is loaded")
+    replace_instruct_placeholders: Any = field(None, "ignored: messages have roles instead")
 
 
-def _text_format(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("type") == "text"
-
-
-SHARED_NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
-    "logprobs": NotYet("token probabilities are not reported yet", empty),
-    "mirostat_mode": NotYet("mirostat comes with the full sampler chain", exactly(0)),
-    "response_format": NotYet("grammars are not built yet; the reply is free text", _text_format),
-    "json_schema": NotYet("grammars are not built yet; the reply is free text", empty),
-    "reasoning_effort": NotYet("thinking budgets are not built yet", empty),
-}
-
-COMPLETION_NOT_YET: dict[str, NotYet] = SHARED_NOT_YET | {
+COMPLETION_NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
     "suffix": NotYet("filling in the middle is not built yet", empty),
     "best_of": NotYet("all choices are returned, as many as `n` says", exactly(1)),
 }
 
-CHAT_NOT_YET: dict[str, NotYet] = SHARED_NOT_YET | {
-    "tools": NotYet("tool calls are not built yet; the model is not told of the tools", empty),
-    "memory": NotYet("chat has no memory beside its messages yet", empty),
-    "adapter": NotYet("the model's own chat template is used", empty),
+CHAT_NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
     "images": NotYet("no models that see are supported yet", empty),
     "audio": NotYet("no models that hear are supported yet", empty),
 }
 
-SHARED_IGNORED: dict[str, str] = IGNORED_SAMPLER_FIELDS | {
-    "model": "one model is loaded, and it answers under any name",
-    "user": "clients are told apart by their address and genkey",
-    "replace_instruct_placeholders": "the version reported is one that sends no placeholders",
-}
+COMPLETION_IGNORED: dict[str, str] = (
+    IGNORED_SAMPLER_FIELDS
+    | IGNORED_GENERATION_FIELDS
+    | {
+        "model": "one model is loaded, and it answers under any name",
+        "user": "clients are told apart by their address and genkey",
+    }
+)
 
-COMPLETION_IGNORED: dict[str, str] = SHARED_IGNORED
-
-CHAT_IGNORED: dict[str, str] = SHARED_IGNORED | {
-    "tool_choice": "a parameter of tools",
-    "top_logprobs": "a parameter of logprobs",
+CHAT_IGNORED: dict[str, str] = COMPLETION_IGNORED | {
+    "replace_instruct_placeholders": "messages have roles, which need no placeholders",
 }

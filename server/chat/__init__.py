@@ -1,0 +1,1 @@
+"""Chats, whatever the dialect: from messages and tools to one request, and from its events to a message."""

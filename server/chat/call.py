@@ -1,0 +1,58 @@
+"""What a client asks of a chat, in no dialect's words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from engine.types import Grammar
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call. `parameters`: the JSON schema of its arguments, an object."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ToolMode(StrEnum):
+    """Whether the model may, must or must not call a tool."""
+
+    NONE = "none"
+    AUTO = "auto"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """The mode, and the one tool that is meant, if one is."""
+
+    mode: ToolMode = ToolMode.AUTO
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """One turn that is asked for.
+
+    `messages` have OpenAI's shape: `role`, `content` (text), and where it applies `tool_calls`,
+    `tool_call_id`, `name`. `grammar` binds the reply, `tools` aside. `continue_last`: a last message of the
+    assistant is gone on with. `adapter`: tags of the client's own, instead of the model's template.
+    `split_reasoning`: thoughts are reported apart from the answer. `reasoning_effort` (`none`, `minimal`,
+    `low`, `medium`, `high`, or nothing) and `thinking_budget` (tokens) bound them.
+    """
+
+    messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    grammar: Grammar | None = None
+    continue_last: bool = True
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    adapter: Mapping[str, Any] | None = None
+    memory: str = ""
+    split_reasoning: bool = True
+    reasoning_effort: str = ""
+    thinking_budget: int | None = None

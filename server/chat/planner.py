@@ -1,0 +1,266 @@
+"""From what a client asks of a chat to one request, and to the reader of its reply."""
+
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine.errors import ModelFileError, RequestError
+from engine.types import ChatPrompt, GenerationRequest, Grammar, ModelInfo, TextPrompt, ThinkingBudget
+from server.chat.adapters import Adapter
+from server.chat.budget import thinking_tokens
+from server.chat.call import ChatCall, Tool, ToolMode
+from server.chat.history import text_of
+from server.chat.reasoning import family_of
+from server.chat.tools.format import ToolFormat
+from server.chat.tools.formats import HERMES, format_of
+from server.chat.tools.parser import ToolCallParser
+from server.chat.tools.telling import Messages, describe_tools, shorten_ids, template_tools, write_tools
+from server.chat.turn import TurnReader
+
+logger = logging.getLogger(__name__)
+
+Render = Callable[[ChatPrompt], Awaitable[str]]
+"""The model's own chat template. May raise `RequestError` and `ModelFileError`."""
+
+MAX_TOOLS = 256
+MAX_SCHEMA_DEPTH = 64
+
+_NAME = re.compile(r"[\w./:-]{1,128}")
+_SHORT_IDS = re.compile(r"length\s*!=\s*9")
+"""How Mistral's templates refuse ids that are not nine characters long."""
+_END_TOKENS = frozenset(
+    (
+        *(
+            "<|im_end|>",
+            "<|eot_id|>",
+            "<|eom_id|>",
+            "<|eot|>",
+            "<|eom|>",
+            "<|end|>",
+            "<|return|>",
+            "<|call|>",
+        ),
+        *("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<end_of_turn>", "<end_of_utterance>"),
+        *("<turn|>", "<|tool_response>", "<start_function_response>", "<|END_OF_TURN_TOKEN|>"),
+        *(
+            "<｜end▁of▁sentence｜>",
+            "<|user|>",
+            "<|observation|>",
+            "<EOT>",
+            "_<EOT>",
+            "[EOT]",
+            "[EOS]",
+            "[e~[",
+        ),
+        *("<|calls|>", "<|flush|>"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPlan:
+    """What to ask of the engine, and how to read what it says.
+
+    A plan may be carried out several times: each generation has a reader of its own.
+    """
+
+    request: GenerationRequest
+    new_reader: Callable[[], TurnReader]
+
+    def reader(self) -> TurnReader:
+        """A reader for the events of one generation."""
+        return self.new_reader()
+
+
+class ChatPlanner:
+    """Plans the turns of chats with one model. Holds no state of a chat.
+
+    `adapter` is the settings' own; with None the model's template writes the prompts. `fallback` does
+    where there is no template or it refuses the messages, and is Alpaca's if not given;
+    `adapter_guess.guess_adapter` finds the best one.
+    """
+
+    def __init__(
+        self, info: ModelInfo, adapter: Adapter | None = None, fallback: Adapter | None = None
+    ) -> None:
+        template = info.chat_template
+        self._info = info
+        self._adapter = adapter
+        self._fallback = Adapter() if fallback is None else fallback
+        self._has_template = template is not None
+        self._family = family_of(template)
+        self._thinks = template is not None and self._family.marked_in(template)
+        self._format = format_of(template)
+        self._short_ids = template is not None and _SHORT_IDS.search(template) is not None
+        ends = {info.eos_token, self._fallback.assistant_end.strip()}
+        self._hidden_ends = (_END_TOKENS | ends) - {""}
+
+    async def plan(self, call: ChatCall, base: GenerationRequest, render: Render) -> ChatPlan:
+        """The plan for one turn; `base` has everything that does not depend on the chat.
+
+        The prompt is written by the call's adapter, else the settings', else the model's template, else
+        the fallback. Where tools may be called, the reply is bound to their format, so that
+        `call.grammar` counts only if there are none. A reply that a grammar binds from its first letter
+        on has no thoughts.
+
+        Raises `RequestError` for tools or messages that are not of OpenAI's shape, for a tool choice
+        that cannot be met, and for a grammar together with tools that must be called.
+        """
+        tools = _offered(call)
+        named = call.tool_choice.name
+        required = bool(tools) and (call.tool_choice.mode is ToolMode.REQUIRED or named is not None)
+        if required and call.grammar is not None:
+            raise RequestError("a response format and a tool that must be called exclude each other")
+
+        adapter = self._adapter if call.adapter is None else Adapter.from_mapping(call.adapter)
+        bound = required or (call.grammar is not None and not tools)
+        written = await self._from_template(call, tools, bound, render) if adapter is None else None
+        if written is None:
+            adapter = self._fallback if adapter is None else adapter
+            written = _Written(self._from_adapter(adapter, call, tools), HERMES, adapter.stop)
+
+        continued = _continued(call)
+        text = written.text
+        if bound:
+            text = self._family.close(text, continued, tools=required)
+        format = HERMES if required and written.format.spelling is None else written.format
+        chosen = [tool for tool in tools if named in (None, tool.name)]
+        grammar: Grammar | None = call.grammar
+        if tools:
+            grammar = format.grammar(chosen, required=required, several=call.parallel_tool_calls)
+        special = bool(tools) or self._thinks
+        request = replace(
+            base,
+            prompt=self._prompt(text, call.memory),
+            stop=tuple(dict.fromkeys((*base.stop, *written.stop))),
+            trim_stop=True,
+            render_special=base.render_special or special,
+            grammar=grammar,
+            thinking=None if bound else self._budget(call, base.max_tokens, bool(tools)),
+        )
+
+        def new_reader() -> TurnReader:
+            return TurnReader(
+                self._family.splitter(text, continued, keep_tags=not call.split_reasoning, tools=bool(tools)),
+                ToolCallParser(format, tools) if tools else None,
+                split_reasoning=call.split_reasoning,
+                hidden_ends=self._hidden_ends if special and not base.render_special else (),
+            )
+
+        return ChatPlan(request, new_reader)
+
+    async def _from_template(
+        self, call: ChatCall, tools: tuple[Tool, ...], bound: bool, render: Render
+    ) -> "_Written | None":
+        """The prompt that the model's template writes; None where it has none or refuses."""
+        if not self._has_template:
+            return None
+        messages: Messages = call.messages
+        if self._format is None:
+            told = describe_tools(tools, call.parallel_tool_calls) if tools else ""
+            messages = write_tools(messages, told, keep_results=False)
+        elif self._short_ids:
+            messages = shorten_ids(messages)
+        prompt = ChatPrompt(
+            messages=messages,
+            tools=template_tools(tools) if self._format is not None else (),
+            template_args=_template_args(call, bound),
+            continue_last=call.continue_last,
+        )
+        try:
+            text = await render(prompt)
+        except (RequestError, ModelFileError) as error:
+            logger.info("an adapter writes the prompt: %s", error)
+            return None
+        return _Written(text, HERMES if self._format is None else self._format)
+
+    @staticmethod
+    def _from_adapter(adapter: Adapter, call: ChatCall, tools: tuple[Tool, ...]) -> str:
+        messages: Messages = call.messages
+        if tools:
+            told = describe_tools(tools, call.parallel_tool_calls)
+            messages = write_tools(messages, told, keep_results=True)
+        return adapter.prompt(messages, call.continue_last)
+
+    def _prompt(self, text: str, memory: str) -> TextPrompt:
+        """A BOS that the template writes stays in front, also of memory."""
+        bos = self._info.bos_token
+        if memory and bos and text.startswith(bos):
+            return TextPrompt(text.removeprefix(bos), bos + memory)
+        return TextPrompt(text, memory)
+
+    def _budget(self, call: ChatCall, max_tokens: int, tools: bool) -> ThinkingBudget | None:
+        tokens = thinking_tokens(call.reasoning_effort, call.thinking_budget, max_tokens)
+        return None if tokens is None else self._family.budget(tokens, tools=tools)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A prompt's text, how a reply to it calls tools, and what ends the reply."""
+
+    text: str
+    format: ToolFormat
+    stop: tuple[str, ...] = ()
+
+
+def _offered(call: ChatCall) -> tuple[Tool, ...]:
+    """The tools that may be called. Raises `RequestError` as `ChatPlanner.plan` says."""
+    choice = call.tool_choice
+    if choice.mode is ToolMode.NONE:
+        return ()
+    if not call.tools and (choice.mode is ToolMode.REQUIRED or choice.name is not None):
+        raise RequestError("tool_choice asks for a call, but there are no tools")
+    if len(call.tools) > MAX_TOOLS:
+        raise RequestError(f"there are {len(call.tools)} tools; at most {MAX_TOOLS} are accepted")
+    for tool in call.tools:
+        if _NAME.fullmatch(tool.name) is None:
+            raise RequestError(
+                f"bad tool name {tool.name[:100]!r}: up to 128 letters, digits and . _ - / : are allowed"
+            )
+        _check_schema(tool)
+    if choice.name is not None and choice.name not in {tool.name for tool in call.tools}:
+        raise RequestError(f"tool_choice names the tool {choice.name[:100]!r}, which is not among the tools")
+    return call.tools
+
+
+def _check_schema(tool: Tool) -> None:
+    """Raises `RequestError` for parameters that are no JSON or nested beyond reason."""
+    level: Sequence[Any] = [tool.parameters]
+    for _ in range(MAX_SCHEMA_DEPTH):
+        level = [child for value in level for child in _children(value)]
+        if not level:
+            break
+    else:
+        raise RequestError(
+            f"the parameters of tool {tool.name!r} are nested more than {MAX_SCHEMA_DEPTH} deep"
+        )
+    try:
+        json.dumps(tool.parameters if isinstance(tool.parameters, dict) else dict(tool.parameters))
+    except (TypeError, ValueError):
+        raise RequestError(f"the parameters of tool {tool.name!r} are not JSON") from None
+
+
+def _children(value: Any) -> Sequence[Any]:
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _template_args(call: ChatCall, bound: bool) -> dict[str, Any]:
+    """Variables for the template; the client's own win."""
+    arguments: dict[str, Any] = {}
+    if call.reasoning_effort:
+        arguments["reasoning_effort"] = call.reasoning_effort
+    if bound or call.reasoning_effort == "none":
+        arguments["enable_thinking"] = False
+    return arguments | dict(call.template_args)
+
+
+def _continued(call: ChatCall) -> str:
+    """The beginning of the reply, where the last message is the assistant's and goes on."""
+    if not call.continue_last or not call.messages or call.messages[-1].get("role") != "assistant":
+        return ""
+    return text_of(call.messages[-1], len(call.messages) - 1) or ""

@@ -1,0 +1,1 @@
+"""The Anthropic API: messages and their token counts. Understands Kobold's field names too."""

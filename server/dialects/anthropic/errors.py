@@ -1,0 +1,66 @@
+"""Errors in the shape that Anthropic clients read."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from engine.errors import NkatError
+from server.wire.replies import HttpError, JsonReply, error_body, status_of
+
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    500: "api_error",
+    503: "overloaded_error",
+}
+
+
+def error_reply(error: HttpError | NkatError) -> Response:
+    """A whole error answer, with KoboldCpp's `detail` beside Anthropic's `error`.
+
+    What the client can mend is always 400: Anthropic's clients send a request again after a 500.
+    """
+    if isinstance(error, HttpError):
+        status, kind = error.status, error.kind
+    else:
+        status, kind = status_of(error)
+    if kind == "bad_input":
+        status = 400
+    body = error_body(status, str(error), kind)
+    shown = {"type": TYPES.get(status, "api_error"), "message": str(error)}
+    return JsonReply(body | {"type": "error", "error": shown}, status)
+
+
+class AnthropicRoute(APIRoute):
+    """A route whose errors have Anthropic's shape, those of a stream that has not begun included."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's handler, with its errors caught."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return _Answer(await handle(request))
+            except (HttpError, NkatError) as error:
+                return error_reply(error)
+
+        return answer
+
+
+class _Answer(Response):
+    """Sends `response`; an error before its head is sent instead of it."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self._response = response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._response(scope, receive, send)
+        except (HttpError, NkatError) as error:
+            await error_reply(error)(scope, receive, send)

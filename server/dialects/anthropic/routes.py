@@ -1,0 +1,92 @@
+"""The endpoints of the Anthropic dialect. They decide nothing: `convert` and `answer` do."""
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from server.auth import KeyGuard
+from server.chat.planner import ChatPlan, ChatPlanner
+from server.dialects.anthropic import convert
+from server.dialects.anthropic.answer import Answer, Event
+from server.dialects.anthropic.errors import AnthropicRoute
+from server.dialects.anthropic.schemas import NOT_YET, ConversationBody, MessagesBody
+from server.logs import OnceLog
+from server.service import GenerationService, Origin
+from server.settings import Settings
+from server.wire.body import read_model
+from server.wire.disconnect import unless_gone
+from server.wire.endpoint import body_of
+from server.wire.replies import JsonReply, to_json
+from server.wire.sampler_fields import asked_in_vain
+from server.wire.sse import EventStream
+
+
+def anthropic_routes(
+    service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
+) -> APIRouter:
+    """All routes of the dialect."""
+    router = APIRouter(route_class=AnthropicRoute, tags=["Anthropic"])
+    with_key = [Depends(guard.require_any)]
+
+    @router.post("/v1/messages", dependencies=with_key, openapi_extra=body_of(MessagesBody))
+    async def messages(request: Request) -> Response:
+        """Answer a conversation."""
+        body = await read_model(request, MessagesBody, settings.maxrequestsize)
+        log.tell(asked_in_vain(body, NOT_YET))
+        answer_id = f"msg_{secrets.token_hex(12)}"
+        base = convert.base_request(body, answer_id)
+        plan = await planner.plan(convert.chat_call(body), base, service.render_chat)
+        answer = Answer(
+            id=answer_id,
+            model=convert.model_name(service.info),
+            thinking=convert.shows_thinking(body),
+            stops=base.stop if plan.request.stop == base.stop else (),
+        )
+        origin = Origin(request.client.host if request.client is not None else "", body.genkey)
+        events = _events(service, plan, origin, answer)
+        if body.stream:
+            return EventStream(_pieces(events))
+        return JsonReply(await unless_gone(request.receive, _whole(events, answer)))
+
+    @router.post("/v1/messages/count_tokens", dependencies=with_key, openapi_extra=body_of(ConversationBody))
+    async def count_tokens(request: Request) -> JsonReply:
+        """How many tokens a conversation takes."""
+        body = await read_model(request, ConversationBody, settings.maxrequestsize)
+        plan = await planner.plan(convert.chat_call(body), convert.counting_request(), service.render_chat)
+        ids = await service.count(convert.prompt_text(plan.request), special=True)
+        return JsonReply({"input_tokens": len(ids)})
+
+    return router
+
+
+async def _events(
+    service: GenerationService, plan: ChatPlan, origin: Origin, answer: Answer
+) -> AsyncGenerator[list[Event], None]:
+    """The events of the answer, the first ones when the engine has taken the request."""
+    reader = plan.reader()
+    async with aclosing(service.stream(plan.request, origin=origin)) as news:
+        await anext(news)
+        yield answer.opening()
+        async for event in news:
+            yield [told for delta in reader.push(event) for told in answer.events(delta, event.finish)]
+
+
+async def _pieces(events: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        async for told in events:
+            yield b"".join(_piece(event) for event in told)
+
+
+async def _whole(events: AsyncGenerator[list[Event], None], answer: Answer) -> Event:
+    async with aclosing(events):
+        async for _ in events:
+            pass
+    return answer.whole()
+
+
+def _piece(event: Event) -> bytes:
+    """A server-sent event with the name that its content has."""
+    return f"event: {event['type']}\ndata: {to_json(event)}\n\n".encode("ascii")

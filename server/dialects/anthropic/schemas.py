@@ -1,0 +1,118 @@
+"""The wire of the Anthropic dialect: what clients send."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
+from server.wire.generation_fields import GenerationFields
+from server.wire.lenient import Count, Name, Real, Texts, Truth, WireModel
+from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
+from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
+from server.wire.sampler_fields import NotYet, empty, field
+
+Blocks = str | list[dict[str, Any]]
+"""Content: text, or blocks, each with a `type`."""
+
+
+class Turn(WireModel):
+    """One message of a conversation."""
+
+    role: Literal["user", "assistant", "system"]
+    content: Blocks
+
+
+class ToolBody(WireModel):
+    """A function that the model may call. Tools of other types than `custom` run at Anthropic alone."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    type: Literal["custom"] = "custom"
+    description: str = ""
+    input_schema: dict[str, Any]
+
+
+class ToolChoiceBody(WireModel):
+    """Whether a tool must be called, and which."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: Name | None = None
+    disable_parallel_tool_use: Truth = False
+
+
+class ThinkingBody(WireModel):
+    """Whether the model thinks before it answers; without it, it does not."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[Count, Field(ge=0)] | None = None
+
+
+class FormatBody(WireModel):
+    """What the reply's text must be."""
+
+    type: Literal["json_schema"]
+    json_schema: dict[str, Any] = Field(alias="schema")
+
+
+class OutputBody(WireModel):
+    """The form of the reply, and how much is spent on it."""
+
+    format: FormatBody | None = None
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+
+
+class ConversationBody(WireModel):
+    """Body of `/v1/messages/count_tokens`: all that the model gets to read."""
+
+    messages: Annotated[list[Turn], Field(min_length=1)] = field(..., "the conversation so far")
+    system: Blocks = field("", "what the model is told before the conversation")
+    tools: tuple[ToolBody, ...] = field((), "functions that the model may call")
+    tool_choice: ToolChoiceBody | None = field(None, "whether one of them must be called, and which")
+    thinking: ThinkingBody | None = field(None, "whether the model thinks before it answers")
+    output_config: OutputBody = field(OutputBody(), "form of the reply, and the effort put into it")
+
+    model: Any = field(None, "ignored: one model is loaded")
+    cache_control: Any = field(None, "ignored: every prompt is cached")
+
+
+class MessagesBody(ConversationBody, GenerationFields):
+    """Body of `/v1/messages`. The samplers' defaults are Anthropic's: none of them is at work."""
+
+    max_tokens: Annotated[Count, Field(ge=1)] = field(..., "tokens to make, thoughts included", least=1)
+    temperature: Real = field(1.0, "divides the logits; 0 always takes the likeliest token", least=0)
+    top_k: Count = field(0, "keeps the so many likeliest tokens; 0 keeps all", least=0)
+    top_p: Real = field(1.0, "keeps the likeliest tokens that reach this probability", least=0, most=1)
+    stop_sequences: Texts = field((), "strings that end the reply")
+    stream: Truth = field(False, "send the reply as server-sent events while it is made")
+
+    metadata: Any = field(None, "ignored")
+    service_tier: Any = field(None, "ignored")
+    inference_geo: Any = field(None, "ignored")
+    speed: Any = field(None, "ignored")
+    container: Any = field(None, "not supported")
+    mcp_servers: Any = field(None, "not supported")
+    context_management: Any = field(None, "not supported")
+
+
+NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
+    "container": NotYet("no code is run here", empty),
+    "mcp_servers": NotYet("no servers are called from here; the client has to call its tools", empty),
+    "context_management": NotYet("a prompt that does not fit loses its oldest part instead", empty),
+}
+
+COUNT_IGNORED: dict[str, str] = {
+    "model": "one model is loaded, and it answers under any name",
+    "cache_control": "the beginning of every prompt is cached without being asked for",
+}
+
+IGNORED: dict[str, str] = (
+    IGNORED_SAMPLER_FIELDS
+    | IGNORED_GENERATION_FIELDS
+    | COUNT_IGNORED
+    | {
+        "max_length": "max_tokens is required and says it",
+        "metadata": "clients are told apart by their address and genkey",
+        "service_tier": "there is one tier",
+        "inference_geo": "the model runs where the server runs",
+        "speed": "every reply is made as fast as the machine allows",
+    }
+)

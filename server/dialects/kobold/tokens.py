@@ -1,0 +1,59 @@
+"""Text to token ids and back, and schemas to grammars."""
+
+from fastapi import APIRouter, Depends, Request
+
+from engine.errors import RequestError
+from engine.types import ChatPrompt
+from server.auth import KeyGuard
+from server.dialects.kobold.schemas import DetokenizeBody, SchemaBody, TokenCountBody
+from server.service import GenerationService
+from server.settings import Settings
+from server.wire.body import read_model, read_object
+from server.wire.endpoint import body_of
+from server.wire.gbnf import schema_to_gbnf
+from server.wire.replies import HttpError, JsonReply
+
+
+def add_token_routes(
+    router: APIRouter, service: GenerationService, settings: Settings, guard: KeyGuard
+) -> None:
+    """Add them to the dialect's routes. None waits for a generation."""
+    with_key = [Depends(guard.require)]
+    limit = settings.maxrequestsize
+
+    @router.post("/api/extra/tokencount", dependencies=with_key, openapi_extra=body_of(TokenCountBody))
+    @router.post("/api/extra/tokenize", dependencies=with_key, openapi_extra=body_of(TokenCountBody))
+    async def token_count(request: Request) -> JsonReply:
+        """The tokens of a text, or of a chat in the model's own template."""
+        try:
+            body = await read_model(request, TokenCountBody, limit)
+            text = body.prompt
+            if body.messages and not text:
+                text = await service.render_chat(ChatPrompt(tuple(body.messages)))
+        except (HttpError, RequestError):
+            return JsonReply({"value": -1}, 400)
+        ids = await service.count(text, special=body.special)
+        return JsonReply({"value": len(ids), "ids": ids, "prompt": text})
+
+    @router.post("/api/extra/detokenize", dependencies=with_key, openapi_extra=body_of(DetokenizeBody))
+    async def detokenize(request: Request) -> JsonReply:
+        """The text of token ids."""
+        try:
+            body = await read_model(request, DetokenizeBody, limit)
+            text = await service.decode(body.ids, render_special=body.special)
+        except (HttpError, RequestError):
+            return JsonReply({"result": "", "success": False}, 400)
+        return JsonReply({"result": text, "success": True})
+
+    @router.post("/api/extra/json_to_grammar", dependencies=with_key, openapi_extra=body_of(SchemaBody))
+    async def json_to_grammar(request: Request) -> JsonReply:
+        """The GBNF grammar of a JSON schema, for the field `grammar`."""
+        content = await read_object(request, limit)
+        schema = content.get("schema", content)
+        try:
+            if not isinstance(schema, dict):
+                raise RequestError("the schema must be a JSON object")
+            grammar = schema_to_gbnf(schema)
+        except RequestError:
+            return JsonReply({"result": "", "success": False})
+        return JsonReply({"result": grammar, "success": True})

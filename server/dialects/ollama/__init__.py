@@ -1,0 +1,1 @@
+"""The Ollama API: generate, chat, and what clients ask about models."""

@@ -1,0 +1,137 @@
+"""The endpoints of the Ollama dialect. They decide nothing: `convert` and `answer` do."""
+
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Protocol
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from engine.types import Event, GenerationRequest, TokenPrompt
+from server.auth import KeyGuard
+from server.chat.message import Delta
+from server.chat.planner import ChatPlanner
+from server.dialects.ollama import convert
+from server.dialects.ollama.answer import Answer, Line, RawReader
+from server.dialects.ollama.errors import OllamaRoute
+from server.dialects.ollama.models import VERSION, ModelFile, running_reply, show_reply, tags_reply
+from server.dialects.ollama.schemas import NOT_YET, ChatBody, GenerateBody, SharedBody, ShowBody
+from server.dialects.ollama.stream import LineStream, line
+from server.logs import OnceLog
+from server.service import GenerationService, Origin
+from server.settings import Settings
+from server.wire.body import read_model
+from server.wire.disconnect import unless_gone
+from server.wire.endpoint import body_of
+from server.wire.replies import JsonReply
+from server.wire.sampler_fields import asked_in_vain
+
+
+class Reader(Protocol):
+    """Reads the events of one generation."""
+
+    def push(self, event: Event) -> list[Delta]: ...  # noqa: D102
+
+
+def ollama_routes(
+    service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
+) -> APIRouter:
+    """All routes of the dialect."""
+    router = APIRouter(route_class=OllamaRoute, tags=["Ollama"])
+    with_key = [Depends(guard.require)]
+
+    @router.post("/api/chat", dependencies=with_key, openapi_extra=body_of(ChatBody))
+    async def chat(request: Request) -> Response:
+        """Answer a chat."""
+        started = time.perf_counter_ns()
+        body = await read_model(request, ChatBody, settings.maxrequestsize)
+        answer = Answer(service.info.name, True, convert.shows_thinking(body), started)
+        if not body.messages:
+            return JsonReply(answer.nothing())
+        base = convert.base_request(body, _request_id(), settings.defaultgenamt)
+        plan = await planner.plan(convert.chat_call(body), base, service.render_chat)
+        return await answered(request, body, plan.request, plan.reader(), answer)
+
+    @router.post("/api/generate", dependencies=with_key, openapi_extra=body_of(GenerateBody))
+    async def generate(request: Request) -> Response:
+        """Answer a prompt, or continue it as it is."""
+        started = time.perf_counter_ns()
+        body = await read_model(request, GenerateBody, settings.maxrequestsize)
+        answer = Answer(service.info.name, False, convert.shows_thinking(body), started)
+        if not body.prompt:
+            return JsonReply(answer.nothing())
+        if body.raw:
+            wanted = convert.raw_request(body, _request_id(), settings.defaultgenamt)
+            return await answered(request, body, wanted, RawReader(), answer)
+        base = convert.base_request(body, _request_id(), settings.defaultgenamt)
+        plan = await planner.plan(convert.generate_call(body), base, service.render_chat)
+        ids = await service.count(convert.prompt_text(plan.request), special=not body.context)
+        answer.context = [*body.context, *ids]
+        wanted = replace(plan.request, prompt=TokenPrompt(tuple(answer.context)))
+        return await answered(request, body, wanted, plan.reader(), answer)
+
+    @router.get("/api/tags")
+    async def tags() -> JsonReply:
+        """The models that there are."""
+        return JsonReply(tags_reply(service.info, ModelFile.look(settings.model)))
+
+    @router.get("/api/ps")
+    async def running() -> JsonReply:
+        """The models that are loaded."""
+        return JsonReply(running_reply(service.info, ModelFile.look(settings.model)))
+
+    @router.get("/api/version")
+    async def version() -> JsonReply:
+        """The version of the API."""
+        return JsonReply({"version": VERSION})
+
+    @router.post("/api/show", dependencies=with_key, openapi_extra=body_of(ShowBody))
+    async def show(request: Request) -> JsonReply:
+        """All about the model."""
+        await read_model(request, ShowBody, settings.maxrequestsize)
+        return JsonReply(show_reply(service.info, ModelFile.look(settings.model)))
+
+    async def answered(
+        request: Request, body: SharedBody, wanted: GenerationRequest, reader: Reader, answer: Answer
+    ) -> Response:
+        log.tell(asked_in_vain(body.options, NOT_YET))
+        origin = Origin(request.client.host if request.client is not None else "", body.options.genkey)
+        lines = _lines(service, wanted, origin, reader, answer)
+        if body.stream:
+            return LineStream(_pieces(lines))
+        return JsonReply(await unless_gone(request.receive, _whole(lines, answer)))
+
+    return router
+
+
+def _request_id() -> str:
+    return f"ollama-{secrets.token_hex(8)}"
+
+
+async def _lines(
+    service: GenerationService, wanted: GenerationRequest, origin: Origin, reader: Reader, answer: Answer
+) -> AsyncGenerator[list[Line], None]:
+    """The lines of the answer; first none, which says that the engine has taken the request."""
+    async with aclosing(service.stream(wanted, origin=origin)) as news:
+        await anext(news)
+        answer.taken = time.perf_counter_ns()
+        yield []
+        async for event in news:
+            answer.made(event.token_ids)
+            yield [told for delta in reader.push(event) for told in answer.lines(delta)]
+
+
+async def _pieces(lines: AsyncGenerator[list[Line], None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(lines):
+        async for told in lines:
+            yield b"".join(line(content) for content in told)
+
+
+async def _whole(lines: AsyncGenerator[list[Line], None], answer: Answer) -> Line:
+    async with aclosing(lines):
+        async for _ in lines:
+            pass
+    return answer.whole()

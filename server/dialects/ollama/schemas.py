@@ -1,0 +1,182 @@
+"""The wire of the Ollama dialect: what clients send."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
+from server.wire.generation_fields import GenerationFields
+from server.wire.lenient import Count, Name, Real, Seed, Texts, Truth, WireModel
+from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
+from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
+from server.wire.sampler_fields import NotYet, field
+
+TokenId = Annotated[int, Field(strict=True, ge=0)]
+CONTEXT_IDS = 1 << 20
+"""Most token ids of a `context`; more than any model's context holds."""
+
+
+class Options(GenerationFields):
+    """How the text is made. Ollama's names go before Kobold's where both are given."""
+
+    num_predict: Count | None = field(None, "tokens to make; below 0 until the context is full", least=-2)
+    num_ctx: Count | None = field(None, "tokens that prompt and reply may span", least=2)
+    stop: Texts | None = field(None, "strings that end the text")
+    seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one")
+    repeat_last_n: Count | None = field(
+        None, "tokens that the penalties see; 0 switches them off, below 0 they see all", least=-1
+    )
+    tfs_z: Real | None = field(None, "tail-free sampling; 1 is off", least=0, most=1)
+    typical_p: Real | None = field(None, "locally typical sampling; 1 is off", least=0, most=1)
+
+    num_keep: Any = field(None, "ignored")
+    penalize_newline: Any = field(None, "ignored")
+    num_batch: Any = field(None, "ignored")
+    num_gpu: Any = field(None, "ignored")
+    main_gpu: Any = field(None, "ignored")
+    num_thread: Any = field(None, "ignored")
+    numa: Any = field(None, "ignored")
+    low_vram: Any = field(None, "ignored")
+    use_mmap: Any = field(None, "ignored")
+    use_mlock: Any = field(None, "ignored")
+    f16_kv: Any = field(None, "ignored")
+    vocab_only: Any = field(None, "ignored")
+    logits_all: Any = field(None, "ignored")
+    embedding_only: Any = field(None, "ignored")
+
+
+class SharedBody(WireModel):
+    """What generate and chat have in common."""
+
+    options: Options = field(Options(), "how the text is made")
+    format: str | dict[str, Any] = field("", '"json", or a JSON schema that the reply follows')
+    think: bool | str | None = field(None, "whether the model thinks first, or how much: low, medium, high")
+    stream: Truth = field(True, "send the reply line by line while it is made")
+    logprobs: Truth = field(False, "report the probabilities of the tokens")
+    top_logprobs: Annotated[Count, Field(ge=0)] = field(
+        0, "likeliest tokens reported beside each chosen one", least=0, most=20
+    )
+
+    model: Any = field(None, "ignored: one model is loaded")
+    keep_alive: Any = field(None, "ignored: the model stays loaded")
+    truncate: Any = field(None, "ignored: a prompt that does not fit loses its oldest part")
+    shift: Any = field(None, "ignored: a reply ends where the context does")
+
+
+class GenerateBody(SharedBody):
+    """Body of `/api/generate`."""
+
+    prompt: str = field("", "the text to answer; without it nothing is made")
+    suffix: str = field("", "refused: nothing is filled in between two texts")
+    images: list[Any] = field([], "refused: no model that sees is loaded")
+    system: str = field("", "what the model is told before the prompt")
+    raw: Truth = field(False, "continue the prompt as it is, without the model's template")
+    context: Annotated[tuple[TokenId, ...], Field(max_length=CONTEXT_IDS)] = field(
+        (), "the `context` of an earlier reply, which is gone on from"
+    )
+
+    template: Any = field(None, "ignored: the model's own template is used")
+    width: Any = field(None, "ignored")
+    height: Any = field(None, "ignored")
+    steps: Any = field(None, "ignored")
+
+
+class FunctionBody(WireModel):
+    """The function of a call."""
+
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class CallBody(WireModel):
+    """A call of a tool that the model made earlier."""
+
+    id: Name = ""
+    function: FunctionBody
+
+
+class MessageBody(WireModel):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = ""
+    thinking: str = ""
+    images: list[Any] = Field(default_factory=list)
+    tool_calls: tuple[CallBody, ...] = ()
+    tool_name: Name = ""
+    tool_call_id: Name = ""
+
+
+class SignatureBody(WireModel):
+    """What a tool is called, what it does, and what it takes."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class ToolBody(WireModel):
+    """A function that the model may call."""
+
+    type: Literal["function"] = "function"
+    function: SignatureBody
+
+
+class ChatBody(SharedBody):
+    """Body of `/api/chat`."""
+
+    messages: list[MessageBody] = field([], "the conversation; without it nothing is made")
+    tools: tuple[ToolBody, ...] = field((), "functions that the model may call")
+
+
+class ShowBody(WireModel):
+    """Body of `/api/show`."""
+
+    model: Any = field(None, "ignored: one model is loaded")
+    name: Any = field(None, "ignored: older name of model")
+    verbose: Any = field(None, "ignored: the tokenizer's tables are not sent")
+
+
+NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET
+"""Of the options."""
+
+OPTIONS_IGNORED: dict[str, str] = (
+    IGNORED_SAMPLER_FIELDS
+    | IGNORED_GENERATION_FIELDS
+    | {
+        "num_keep": "a prompt that does not fit loses its oldest part, as in KoboldCpp",
+        "penalize_newline": "newlines count as any token does, as in KoboldCpp",
+        "num_thread": "a setting of the server",
+        "num_batch": "a setting of the server",
+        "num_gpu": "a setting of the server",
+        "main_gpu": "a setting of the server",
+        "numa": "a way of loading, and the model is loaded",
+        "low_vram": "a way of loading, and the model is loaded",
+        "use_mmap": "a way of loading, and the model is loaded",
+        "use_mlock": "a way of loading, and the model is loaded",
+        "f16_kv": "a way of loading, and the model is loaded",
+        "vocab_only": "a way of loading, and the model is loaded",
+        "logits_all": "a way of loading, and the model is loaded",
+        "embedding_only": "a way of loading, and the model is loaded",
+    }
+)
+
+SHOW_IGNORED: dict[str, str] = {
+    "model": "one model is loaded, and it answers under any name",
+    "name": "an older name of model",
+    "verbose": "the tokenizer's tables are large, and no client here needs them",
+}
+
+CHAT_IGNORED: dict[str, str] = {
+    "model": "one model is loaded, and it answers under any name",
+    "keep_alive": "the model stays loaded as long as the server runs",
+    "truncate": "a prompt that does not fit loses its oldest part, as in KoboldCpp",
+    "shift": "a reply ends where the context does",
+}
+
+GENERATE_IGNORED: dict[str, str] = CHAT_IGNORED | {
+    "template": "it is in Go's template language; the model's own template is used",
+    "width": "no model that draws is loaded",
+    "height": "no model that draws is loaded",
+    "steps": "no model that draws is loaded",
+}

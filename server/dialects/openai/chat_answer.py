@@ -1,0 +1,91 @@
+"""The frames of one answer of `/v1/chat/completions`: whole, or chunk by chunk. Pure; half of `convert`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.types import TokenLogprob, Usage
+from server.chat.message import ContentDelta, Delta, Ended, Ending, Message, ReasoningDelta, ToolCallDelta
+from server.dialects.openai.answer import Head, error_chunk
+from server.dialects.openai.convert import usage_reply
+from server.wire.logprobs import chat_logprobs
+
+
+@dataclass(slots=True)
+class ChatAnswer:
+    """One answer with a message for each choice. `logprobs`: whether the client wants probabilities."""
+
+    head: Head
+    logprobs: bool = False
+    _usages: dict[int, Usage] = field(default_factory=dict)
+
+    kind = "chat.completion.chunk"
+
+    def whole(self, messages: list[Message]) -> dict[str, Any]:
+        """The answer in one piece; `messages` are in the order of the choices."""
+        choices = [
+            {
+                "index": index,
+                "message": _message(message),
+                "logprobs": self._told(message.logprobs),
+                "finish_reason": message.ending.value,
+            }
+            for index, message in enumerate(messages)
+        ]
+        usage = usage_reply((message.usage for message in messages), self.head.choices)
+        return self.head.frame("chat.completion", choices) | {"usage": usage}
+
+    def opening(self) -> list[dict[str, Any]]:
+        """The chunks before the first token: who speaks."""
+        return [
+            self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self.head.choices)
+        ]
+
+    def chunks(self, index: int, delta: Delta) -> list[dict[str, Any]]:
+        """What to send for more of the message of one choice."""
+        match delta:
+            case ContentDelta(text, logprobs):
+                return [self._chunk(index, {"content": text}, self._told(logprobs))]
+            case ReasoningDelta(text):
+                return [self._chunk(index, {"reasoning_content": text})]
+            case ToolCallDelta():
+                return [self._chunk(index, {"tool_calls": [_call(delta)]})]
+            case Ended(Ending.ERROR, _, error):
+                return [error_chunk(error)]
+            case Ended(ending, usage):
+                self._usages[index] = usage
+                return [self._chunk(index, {}, finish=ending.value)]
+
+    def closing(self) -> list[dict[str, Any]]:
+        """The chunk with the costs, if the client wants it."""
+        return self.head.closing(self.kind, self._usages)
+
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        logprobs: dict[str, Any] | None = None,
+        finish: str | None = None,
+    ) -> dict[str, Any]:
+        return self.head.chunk(
+            self.kind, {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        )
+
+    def _told(self, logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
+        return {"content": chat_logprobs(logprobs)} if self.logprobs else None
+
+
+def _message(message: Message) -> dict[str, Any]:
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.tool_calls
+    ]
+    content = message.content if message.content or not calls else None
+    said: dict[str, Any] = {"role": "assistant", "content": content, "tool_calls": calls}
+    return said | {"reasoning_content": message.reasoning} if message.reasoning else said
+
+
+def _call(delta: ToolCallDelta) -> dict[str, Any]:
+    if delta.id:
+        function = {"name": delta.name, "arguments": delta.arguments}
+        return {"index": delta.index, "id": delta.id, "type": "function", "function": function}
+    return {"index": delta.index, "function": {"arguments": delta.arguments}}

@@ -1,0 +1,1 @@
+"""OpenAI's Responses API. Understands Kobold's field names too."""

@@ -1,0 +1,124 @@
+"""The only translator between the Responses wire and the server's messages. Pure."""
+
+import json
+from typing import Any
+
+from engine.errors import RequestError
+from engine.types import GenerationRequest, JsonGrammar, ModelInfo, TextPrompt
+from server.chat.call import ChatCall, Tool, ToolChoice, ToolMode
+from server.dialects.responses.items import Message
+from server.dialects.responses.schemas import REFUSED, FormatBody, ResponsesBody, ToolChoiceBody
+from server.wire.generation_fields import to_request
+
+DEFAULT_LENGTH = 400
+LOGPROBS = "message.output_text.logprobs"
+EFFORTS = {
+    None: "", "none": "none", "minimal": "minimal", "low": "low", "medium": "medium", "high": "high",
+    "xhigh": "high", "max": "high",
+}  # fmt: skip
+
+
+def chat_call(body: ResponsesBody, conversation: tuple[Message, ...]) -> ChatCall:
+    """The turn that is asked for, after all of `conversation`, earlier responses included.
+
+    Raises `RequestError` for fields without which the reply would answer another question.
+    """
+    for name, reason in REFUSED.items():
+        if getattr(body, name):
+            raise RequestError(f"{name}: {reason}")
+    told: tuple[Message, ...] = ()
+    if body.instructions:
+        told = ({"role": "system", "content": body.instructions},)
+    tools, choice = _tools(body)
+    return ChatCall(
+        messages=told + conversation,
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=body.parallel_tool_calls,
+        grammar=_grammar(body.text.format),
+        reasoning_effort=EFFORTS[body.reasoning.effort],
+    )
+
+
+def base_request(body: ResponsesBody, request_id: str, default_length: int | None) -> GenerationRequest:
+    """The request without its prompt, which is planned."""
+    logprobs = body.top_logprobs
+    if logprobs is None and LOGPROBS in body.include:
+        logprobs = 0
+    return to_request(
+        body,
+        request_id,
+        TextPrompt(""),
+        max_tokens=_length(body, DEFAULT_LENGTH if default_length is None else default_length),
+        stop=body.stop,
+        seed=body.seed,
+        logprobs=logprobs,
+    )
+
+
+def echo(body: ResponsesBody) -> dict[str, Any]:
+    """What a response says of the request that it answers."""
+    choice = body.tool_choice
+    said = choice if isinstance(choice, str) else choice.model_dump(exclude_unset=True)
+    form = body.text.format
+    return {
+        "background": False,
+        "instructions": body.instructions or None,
+        "max_output_tokens": body.max_output_tokens,
+        "max_tool_calls": None,
+        "metadata": body.metadata,
+        "parallel_tool_calls": body.parallel_tool_calls,
+        "previous_response_id": body.previous_response_id,
+        "reasoning": {"effort": body.reasoning.effort, "summary": None},
+        "store": body.store,
+        "temperature": body.temperature,
+        "text": {"format": form.model_dump(by_alias=True, exclude_unset=True) | {"type": form.type}},
+        "tool_choice": said,
+        "tools": [tool.model_dump() for tool in body.tools],
+        "top_logprobs": body.top_logprobs if body.top_logprobs is not None else 0,
+        "top_p": body.top_p,
+        "truncation": "auto",
+        "user": None,
+    }
+
+
+def model_name(info: ModelInfo) -> str:
+    """The name that clients see."""
+    return f"koboldcpp/{info.name}"
+
+
+def _length(body: ResponsesBody, fallback: int) -> int:
+    """The first name that was used; a negative number is some clients' word for "as you like"."""
+    for length in (body.max_output_tokens, body.max_length):
+        if length is not None:
+            return length if length >= 0 else fallback
+    return fallback
+
+
+def _grammar(form: FormatBody) -> JsonGrammar | None:
+    match form.type:
+        case "json_object":
+            return JsonGrammar('{"type": "object"}')
+        case "json_schema":
+            if form.json_schema is None:
+                raise RequestError("text.format.schema: a format of type json_schema needs a schema")
+            return JsonGrammar(json.dumps(form.json_schema))
+    return None
+
+
+def _tools(body: ResponsesBody) -> tuple[tuple[Tool, ...], ToolChoice]:
+    """The tools that may be called in this turn, and whether one must be."""
+    tools = tuple(Tool(tool.name, tool.description, tool.parameters) for tool in body.tools)
+    choice = body.tool_choice
+    if isinstance(choice, str):
+        return tools, ToolChoice(ToolMode(choice))
+    if choice.type == "function":
+        if choice.name is None:
+            raise RequestError("tool_choice.name: must name a tool")
+        return tools, ToolChoice(ToolMode.REQUIRED, choice.name)
+    allowed = _allowed(choice)
+    return tuple(tool for tool in tools if tool.name in allowed), ToolChoice(ToolMode(choice.mode))
+
+
+def _allowed(choice: ToolChoiceBody) -> set[Any]:
+    return {tool["name"] for tool in choice.tools if isinstance(tool.get("name"), str)}

@@ -1,0 +1,118 @@
+"""The endpoints of the Responses API. They decide nothing: `convert` and `answer` do."""
+
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from server.auth import KeyGuard
+from server.chat.message import Ended
+from server.chat.planner import ChatPlan, ChatPlanner
+from server.dialects.responses import convert
+from server.dialects.responses.answer import Answer
+from server.dialects.responses.items import Message, to_messages
+from server.dialects.responses.output import Event
+from server.dialects.responses.schemas import NOT_YET, ResponsesBody
+from server.dialects.responses.store import ResponseStore, StoredResponse
+from server.logs import OnceLog
+from server.service import GenerationService, Origin
+from server.settings import Settings
+from server.wire.body import read_model
+from server.wire.disconnect import unless_gone
+from server.wire.endpoint import body_of
+from server.wire.replies import JsonReply, to_json
+from server.wire.sampler_fields import asked_in_vain
+from server.wire.sse import EventStream
+
+
+def responses_routes(
+    service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
+) -> APIRouter:
+    """All routes of the dialect, around one store."""
+    router = APIRouter(tags=["OpenAI"])
+    with_key = [Depends(guard.require)]
+    store = ResponseStore()
+
+    @router.post("/v1/responses", dependencies=with_key, openapi_extra=body_of(ResponsesBody))
+    async def responses(request: Request) -> Response:
+        """Answer a question, or the next turn of a conversation."""
+        body = await read_model(request, ResponsesBody, settings.maxrequestsize)
+        log.tell(asked_in_vain(body, NOT_YET))
+        conversation = to_messages(body.input, earlier(body.previous_response_id))
+        answer = Answer(
+            number=secrets.token_hex(16),
+            model=convert.model_name(service.info),
+            created=int(time.time()),
+            echo=convert.echo(body),
+        )
+        base = convert.base_request(body, answer.id, settings.defaultgenamt)
+        plan = await planner.plan(convert.chat_call(body, conversation), base, service.render_chat)
+        origin = Origin(request.client.host if request.client is not None else "", body.genkey)
+        events = _events(service, plan, origin, answer)
+        if body.store:
+            events = _stored(events, answer, conversation, store)
+        if body.stream:
+            return EventStream(_pieces(events))
+        return JsonReply(await unless_gone(request.receive, _whole(events, answer)))
+
+    @router.get("/v1/responses/{response_id}", dependencies=with_key)
+    async def kept(response_id: str) -> JsonReply:
+        """A response that was made a while ago."""
+        return JsonReply(store.get(response_id).reply)
+
+    def earlier(response_id: str | None) -> tuple[Message, ...]:
+        return () if response_id is None else store.get(response_id).conversation
+
+    return router
+
+
+async def _events(
+    service: GenerationService, plan: ChatPlan, origin: Origin, answer: Answer
+) -> AsyncGenerator[list[Event], None]:
+    """The events of the response, the first ones when the engine has taken the request."""
+    reader = plan.reader()
+    async with aclosing(service.stream(plan.request, origin=origin)) as news:
+        await anext(news)
+        yield answer.opening()
+        async for event in news:
+            for delta in reader.push(event):
+                if isinstance(delta, Ended):
+                    thoughts = await service.count(answer.thoughts, special=False)
+                    yield answer.end(delta, len(thoughts), int(time.time()))
+                else:
+                    yield answer.events(delta)
+
+
+async def _stored(
+    events: AsyncGenerator[list[Event], None],
+    answer: Answer,
+    conversation: tuple[Message, ...],
+    store: ResponseStore,
+) -> AsyncGenerator[list[Event], None]:
+    """The same events; before the last of them are told, the response is kept."""
+    async with aclosing(events):
+        async for told in events:
+            if answer.ended_well:
+                store.put(StoredResponse(answer.whole(), (*conversation, answer.message)))
+            yield told
+
+
+async def _pieces(events: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        async for told in events:
+            yield b"".join(_piece(event) for event in told)
+
+
+async def _whole(events: AsyncGenerator[list[Event], None], answer: Answer) -> Event:
+    async with aclosing(events):
+        async for _ in events:
+            pass
+    return answer.whole()
+
+
+def _piece(event: Event) -> bytes:
+    """A server-sent event with the name that its content has."""
+    return f"event: {event['type']}\ndata: {to_json(event)}\n\n".encode("ascii")

@@ -1,0 +1,128 @@
+"""The wire of the Responses dialect: what clients send."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
+from server.wire.generation_fields import GenerationFields
+from server.wire.lenient import Count, Name, Seed, Texts, Truth, WireModel
+from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
+from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
+from server.wire.sampler_fields import NotYet, empty, field
+
+METADATA_ENTRIES = 16
+"""Most pairs of `metadata`, OpenAI's limit."""
+
+
+class ToolBody(WireModel):
+    """A function that the model may call. Tools of other types run at OpenAI alone."""
+
+    type: Literal["function"]
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    strict: Truth = True
+
+
+class ToolChoiceBody(WireModel):
+    """The one tool to call, or those that may be called."""
+
+    type: Literal["function", "allowed_tools"]
+    name: Name | None = None
+    mode: Literal["auto", "required"] = "auto"
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+class FormatBody(WireModel):
+    """What the reply's text must be."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: Name = ""
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: Truth = False
+
+
+class TextBody(WireModel):
+    """The form of the reply's text."""
+
+    format: FormatBody = FormatBody()
+    verbosity: Name | None = None
+
+
+class ReasoningBody(WireModel):
+    """How much the model thinks before it answers."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+
+
+class ResponsesBody(GenerationFields):
+    """Body of `/v1/responses`."""
+
+    input: str | list[dict[str, Any]] = field(..., "a question, or the items of a conversation")
+    instructions: str = field("", "what the model is told before the conversation")
+    previous_response_id: Name | None = field(None, "the response whose conversation goes on")
+    max_output_tokens: Count | None = field(None, "tokens to make, thoughts included", least=0)
+    stop: Texts | None = field(None, "strings that end the reply")
+    seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one")
+    tools: tuple[ToolBody, ...] = field((), "functions that the model may call")
+    tool_choice: Literal["none", "auto", "required"] | ToolChoiceBody = field(
+        "auto", "whether one of them must be called, and which"
+    )
+    parallel_tool_calls: Truth = field(True, "whether one reply may hold several calls")
+    text: TextBody = field(TextBody(), "form of the reply's text")
+    reasoning: ReasoningBody = field(ReasoningBody(), "how much the model thinks before it answers")
+    top_logprobs: Annotated[Count, Field(ge=0)] | None = field(
+        None, "likeliest tokens reported beside each chosen one", least=0, most=20
+    )
+    include: Texts = field((), "`message.output_text.logprobs` reports the probabilities of the tokens")
+    stream: Truth = field(False, "send the reply as server-sent events while it is made")
+    store: Truth = field(True, "keep the response for a while, so that a later one can go on with it")
+    metadata: Annotated[dict[str, str], Field(max_length=METADATA_ENTRIES)] = field({}, "echoed")
+
+    background: Any = field(None, "refused: responses are made while the client waits")
+    conversation: Any = field(None, "refused: use previous_response_id")
+    prompt: Any = field(None, "refused: no prompts are kept here")
+
+    model: Any = field(None, "ignored: one model is loaded")
+    user: Any = field(None, "ignored")
+    safety_identifier: Any = field(None, "ignored")
+    prompt_cache_key: Any = field(None, "ignored: every prompt is cached")
+    prompt_cache_options: Any = field(None, "ignored: every prompt is cached")
+    prompt_cache_retention: Any = field(None, "ignored: every prompt is cached")
+    service_tier: Any = field(None, "ignored")
+    stream_options: Any = field(None, "ignored")
+    truncation: Any = field(None, "ignored: a prompt that does not fit loses its oldest part")
+    max_tool_calls: Any = field(None, "ignored: no tools run here")
+    moderation: Any = field(None, "not supported")
+    context_management: Any = field(None, "not supported")
+
+
+REFUSED: dict[str, str] = {
+    "background": "responses are made while the client waits; use stream",
+    "conversation": "conversations are not kept by name; use previous_response_id",
+    "prompt": "no prompts are kept on this server; send the text as instructions or input",
+}
+"""Without these the reply would answer another question."""
+
+NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
+    "moderation": NotYet("nothing is moderated here", empty),
+    "context_management": NotYet("a prompt that does not fit loses its oldest part instead", empty),
+}
+
+IGNORED: dict[str, str] = (
+    IGNORED_SAMPLER_FIELDS
+    | IGNORED_GENERATION_FIELDS
+    | {
+        "model": "one model is loaded, and it answers under any name",
+        "user": "clients are told apart by their address and genkey",
+        "safety_identifier": "clients are told apart by their address and genkey",
+        "prompt_cache_key": "the beginning of every prompt is cached without being asked for",
+        "prompt_cache_options": "the beginning of every prompt is cached without being asked for",
+        "prompt_cache_retention": "the beginning of every prompt is cached without being asked for",
+        "service_tier": "there is one tier",
+        "stream_options": "streams are not padded against eavesdroppers; that is for a proxy with TLS",
+        "truncation": "a prompt that does not fit loses its oldest part, as in KoboldCpp",
+        "max_tool_calls": "it counts tools that run at OpenAI, and none run here",
+    }
+)

@@ -1,0 +1,99 @@
+"""Routes of the pages, of their files, and of the two endpoints that only they have."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from server.auth import KeyGuard
+from server.service import GenerationService
+from server.webui.assets import Asset, read_assets, read_lite
+from server.webui.status import EngineControl, Surroundings, ThetaBody, change_theta, status_reply
+from server.wire.body import read_model
+from server.wire.endpoint import body_of
+from server.wire.replies import JsonReply
+
+PAGE_PATHS = ("/nkat", "/lcpp")
+"""Where our page is whatever `/` shows. KoboldAI Lite links to `/lcpp` for the server's other page."""
+
+DOCS_PATHS = ("/api", "/v1")
+"""`/docs` is another spelling of `/api`: see `server.middleware.paths`."""
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'none'; object-src 'none'; frame-ancestors 'self'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+"""On our own pages. Lite has scripts inside its page, and talks to other hosts if the user wants it to."""
+
+BODY_LIMIT_MB = 1
+
+
+def page_routes(
+    service: GenerationService,
+    guard: KeyGuard | None = None,
+    *,
+    engine: EngineControl | None = None,
+    lite: Path | None = None,
+    protected: bool = False,
+) -> APIRouter:
+    """Routes of the pages.
+
+    `engine` is None where theta cannot be switched. `lite` is shown at `/` instead of our page. Raises
+    `ConfigError` when that file cannot be read.
+    """
+    if guard is None:
+        guard = KeyGuard(secrets.token_hex() if protected else None)
+    router = APIRouter()
+    assets = read_assets()
+    page, docs = assets.pop("index.html"), assets.pop("docs.html")
+
+    def show(path: str, asset: Asset, headers: dict[str, str]) -> None:
+        router.add_api_route(path, _sender(asset, headers), methods=["GET"], include_in_schema=False)
+
+    if lite is None:
+        show("/", page, HEADERS)
+    else:
+        show("/", read_lite(lite), {})
+    for path in PAGE_PATHS:
+        show(path, page, HEADERS)
+    for path in DOCS_PATHS:
+        show(path, docs, HEADERS)
+    for name, asset in assets.items():
+        show(f"/nkat/{name}", asset, HEADERS)
+    _add_endpoints(router, service, guard, engine, Surroundings(guard.protected, lite is not None))
+    return router
+
+
+def _add_endpoints(
+    router: APIRouter,
+    service: GenerationService,
+    guard: KeyGuard,
+    engine: EngineControl | None,
+    around: Surroundings,
+) -> None:
+    @router.get("/api/nkat/status", tags=["nkat"], summary="The model, theta, and what goes on")
+    async def status(request: Request) -> JsonReply:
+        hidden = not guard.admits(request)
+        return JsonReply(status_reply(service.info, service.status(), engine, around, hidden=hidden))
+
+    @router.post(
+        "/api/nkat/theta",
+        tags=["nkat"],
+        summary="Switch theta or change its strength, for all clients",
+        dependencies=[Depends(guard.require)],
+        openapi_extra=body_of(ThetaBody),
+    )
+    async def theta(request: Request) -> JsonReply:
+        return JsonReply(change_theta(engine, await read_model(request, ThetaBody, BODY_LIMIT_MB)))
+
+
+def _sender(asset: Asset, headers: dict[str, str]) -> Callable[[], Awaitable[Response]]:
+    async def send() -> Response:
+        return Response(asset.body, headers={"content-type": asset.content_type} | headers)
+
+    return send

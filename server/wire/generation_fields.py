@@ -1,0 +1,85 @@
+"""The fields of a generation that every dialect understands under KoboldCpp's names, samplers included.
+
+`to_request` is their only reader.
+"""
+
+from typing import Any
+
+from engine.types import GbnfGrammar, GenerationRequest, Grammar, Prompt
+from server.wire.lenient import Count, Name, Texts, Truth
+from server.wire.sampler_fields import SamplerFields, field, to_sampling
+
+STOP_STRINGS = 256
+"""More stop strings than this are cut off, as in later KoboldCpp."""
+
+PHRASES = 768
+"""More banned phrases than this are cut off, as in later KoboldCpp."""
+
+ALTERNATIVES = 20
+"""Most alternatives reported for a token."""
+
+
+class GenerationFields(SamplerFields):
+    """What bounds the text, beside the choice of its tokens."""
+
+    max_length: Count | None = field(None, "tokens to make", least=0)
+    max_context_length: Count | None = field(
+        None, "tokens that prompt and reply may span; never more than the server's context", least=2
+    )
+    stop_sequence: Texts = field((), "strings that end the text")
+    trim_stop: Truth = field(True, "leave the stop string out of the text")
+    ban_eos_token: Truth | None = field(None, "never let the model end the text by itself")
+    use_default_badwordsids: Truth = field(False, "older name of ban_eos_token")
+    bypass_eos: Truth = field(False, "let the model make its end token, hide it and go on")
+    render_special: Truth = field(False, "show special tokens as text")
+    grammar: str = field("", "GBNF grammar, or a JSON schema as text, that the text must follow")
+    grammar_retain_state: Any = field(None, "ignored: a grammar begins with the text that it binds")
+    banned_tokens: Texts = field((), "phrases that never appear, in whatever case")
+    banned_strings: Texts = field((), "another name of banned_tokens, which goes before it")
+    genkey: Name = field("", "names the request, for abort and check")
+
+
+IGNORED: dict[str, str] = {
+    "grammar_retain_state": "a grammar begins with the text that it binds",
+}
+
+
+def to_request(
+    fields: GenerationFields,
+    request_id: str,
+    prompt: Prompt,
+    *,
+    max_tokens: int,
+    stop: tuple[str, ...] | None = None,
+    seed: int | None = None,
+    logprobs: int | None = None,
+    final_logprobs: bool = False,
+    grammar: Grammar | None = None,
+) -> GenerationRequest:
+    """The engine's request. `stop`, `seed` and `grammar` are the dialect's own; None leaves Kobold's."""
+    if seed is not None:
+        fields = fields.model_copy(update={"sampler_seed": seed})
+    ban_eos = fields.use_default_badwordsids if fields.ban_eos_token is None else fields.ban_eos_token
+    context = fields.max_context_length
+    phrases = fields.banned_tokens or fields.banned_strings
+    return GenerationRequest(
+        request_id=request_id,
+        prompt=prompt,
+        max_tokens=max_tokens,
+        sampling=to_sampling(fields),
+        context_length=context if context is not None and context > 0 else None,
+        stop=(fields.stop_sequence if stop is None else stop)[:STOP_STRINGS],
+        trim_stop=fields.trim_stop,
+        ban_eos=ban_eos and not fields.bypass_eos,
+        ignore_eos=fields.bypass_eos,
+        render_special=fields.render_special,
+        grammar=to_grammar(fields.grammar) if grammar is None else grammar,
+        banned_phrases=phrases[:PHRASES],
+        logprobs=None if logprobs is None else min(logprobs, ALTERNATIVES),
+        final_logprobs=final_logprobs,
+    )
+
+
+def to_grammar(text: str) -> Grammar | None:
+    """The grammar of the field `grammar`; blanks are none."""
+    return GbnfGrammar(text) if text.strip() else None

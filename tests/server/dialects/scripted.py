@@ -1,0 +1,108 @@
+"""A worker that says what a test tells it to: for calls of tools and thoughts, which tiny models do not make.
+
+All above it is real: the server, the chat core, the dialects.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from engine.metrics import Snapshot
+from engine.tokenizer.chat_template import ChatTemplate
+from engine.types import (
+    ChatPrompt,
+    Event,
+    FinishReason,
+    GenerationRequest,
+    ModelInfo,
+    TextPrompt,
+    TokenLogprob,
+    TokenPrompt,
+    Usage,
+)
+from engine.worker import EngineWorker
+from server.settings import Settings
+from tests.server.chat.templates import QWEN_3
+from tests.server.live import LiveServer, serving
+
+PIECE = 7
+"""Characters of one event: pieces of tags, and more than one of a word."""
+CACHED = 3
+PROMPT_SECONDS, DECODE_SECONDS = 0.25, 0.5
+
+
+@dataclass
+class ScriptedWorker:
+    """Token ids are the bytes of the text. `asked` holds the requests, as the dialects made them."""
+
+    reply: str = "Hello!"
+    finish: FinishReason = FinishReason.EOS
+    error: str | None = None
+    asked: list[GenerationRequest] = field(default_factory=list)
+    template: ChatTemplate = field(default_factory=lambda: ChatTemplate(QWEN_3))
+
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo("scripted", "qwen3", "Q8_0", 1, 4096, 4096, 256, QWEN_3, "", "<|im_end|>")
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last prompt."""
+        prompt = self.asked[-1].prompt
+        if isinstance(prompt, TokenPrompt):
+            return bytes(prompt.ids).decode()
+        assert isinstance(prompt, TextPrompt)
+        return prompt.memory + prompt.text
+
+    def say(self, reply: str, finish: FinishReason = FinishReason.EOS, error: str | None = None) -> None:
+        """What to answer from now on."""
+        self.reply, self.finish, self.error = reply, finish, error
+
+    def prepare(self, request: GenerationRequest) -> GenerationRequest:
+        self.asked.append(request)
+        return replace(request, prompt=TokenPrompt(tuple(self.prompt.encode())))
+
+    def submit(self, request: GenerationRequest, on_event: Callable[[Event], None]) -> None:
+        threading.Thread(target=self._answer, args=(request, on_event)).start()
+
+    def abort(self, request_id: str) -> None: ...
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot()
+
+    def encode(self, text: str, *, add_bos: bool | None = None, parse_special: bool = True) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: list[int], *, render_special: bool = False) -> str:
+        return bytes(ids).decode(errors="replace")
+
+    def render_chat(self, prompt: ChatPrompt) -> str:
+        return self.template.render(
+            prompt.messages,
+            add_generation_prompt=True,
+            continue_last=prompt.continue_last,
+            tools=prompt.tools,
+            arguments=prompt.template_args,
+        )
+
+    def _answer(self, request: GenerationRequest, on_event: Callable[[Event], None]) -> None:
+        assert isinstance(request.prompt, TokenPrompt)
+        made = tuple(self.reply.encode())
+        for start in range(0, len(self.reply), PIECE):
+            text = self.reply[start : start + PIECE]
+            ids = tuple(text.encode())
+            shown = tuple(TokenLogprob(token, bytes([token]), -0.5) for token in ids)
+            on_event(Event(request.request_id, text, ids, () if request.logprobs is None else shown))
+            threading.Event().wait(0.002)  # so that events come one by one
+        usage = Usage(len(request.prompt.ids), len(made), CACHED, PROMPT_SECONDS, DECODE_SECONDS)
+        on_event(Event(request.request_id, finish=self.finish, usage=usage, error=self.error))
+
+
+@contextmanager
+def scripted_server(settings: Settings) -> Iterator[tuple[LiveServer, ScriptedWorker]]:
+    """A server whose model is scripted."""
+    worker = ScriptedWorker()
+    with serving(cast(EngineWorker, worker), settings) as server:
+        yield server, worker
