@@ -46,6 +46,7 @@ FLOORS: Mapping[str, int] = {
     "engine.model_runner": 4,
     "engine.cuda_graphs": 4,
     "engine.output": 4,
+    "engine.thinking": 4,
     "engine.engine": 5,
     "engine.worker": 6,
     "engine.perplexity": 6,
