@@ -16,7 +16,10 @@ from engine.batch_builder import BatchBuilder
 from engine.block_manager import BlockManager
 from engine.collector import without_collector
 from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
+from engine.context_shift import ContextShift
 from engine.device import torch_device
+from engine.embedding import Embedding, EmbeddingRequest, Pooling
+from engine.embedding_queue import EmbeddingQueue, fit_embedding
 from engine.errors import ConfigError
 from engine.grammar import GrammarCompiler, GrammarState
 from engine.kernels import Kernels, select_kernels
@@ -64,6 +67,7 @@ class Engine:
             max_sequences=config.max_sequences,
             token_budget=config.token_budget,
             counters=self.counters,
+            shift=ContextShift(self._blocks) if config.context_shift else None,
         )
         self._batches = BatchBuilder(config.block_size, device)
         self._runner = ModelRunner(model, cache)
@@ -76,6 +80,7 @@ class Engine:
         self._thinking: dict[str, ThinkingLimit] = {}
         self._decided: list[Event] = []
         """Events of requests that ended without a step."""
+        self._embeddings = EmbeddingQueue()
 
     @classmethod
     def load(cls, config: EngineConfig) -> Self:
@@ -90,8 +95,8 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether `step` would do or report anything."""
-        return bool(self._decided) or self._scheduler.has_work
+        """Whether `step` would do or report anything, or `take_embeddings` would."""
+        return bool(self._decided) or self._scheduler.has_work or self._embeddings.has_work
 
     def prepare(self, request: GenerationRequest) -> GenerationRequest:
         """Tokenise the prompt, fit it to the context, and compile what needs it.
@@ -102,6 +107,12 @@ class Engine:
             self._compiler.check(request.grammar)
         self._sampler.prepare(request)
         return self._prompts.prepare(request)
+
+    def prepare_embedding(self, request: EmbeddingRequest) -> EmbeddingRequest:
+        """Check an input and fit it to the context. Safe in any thread; raises `RequestError`."""
+        return fit_embedding(
+            request, context_length=self.info.context_length, vocab_size=self.tokenizer.vocab_size
+        )
 
     def render_chat(self, chat: ChatPrompt) -> str:
         """The text of a chat prompt. Safe in any thread; raises `RequestError`."""
@@ -154,7 +165,7 @@ class Engine:
 
     def add(self, request: GenerationRequest) -> None:
         """Take in a prepared request. Its events come out of `step`."""
-        assert request.request_id not in self._sequences, "request ids are unique"
+        self._check_new(request.request_id)
         sequence = Sequence.from_request(request)
         self.counters.requests_added += 1
         self._sampler.add(request)
@@ -173,10 +184,45 @@ class Engine:
         sequence = self._sequences.get(request_id)
         if sequence is not None:
             self._decided.append(self._end(sequence, FinishReason.ABORT))
+        embedded = self._embeddings.abort(request_id)
+        if embedded is not None:
+            self._scheduler.finish(embedded)
+
+    def add_embedding(self, request: EmbeddingRequest) -> None:
+        """Take in a prepared input. One chunk of one input advances in each `step`, beside the generations.
+
+        Its answer comes out of `take_embeddings`.
+        """
+        self._check_new(request.request_id)
+        self._embeddings.add(request)
+
+    def take_embeddings(self) -> list[Embedding]:
+        """The answers of inputs that have ended since the last call, in that order."""
+        return self._embeddings.take_ended()
+
+    def embed(self, ids: list[int], pooling: Pooling = "mean") -> Embedding:
+        """The vector of one input. Runs at once and alone: no request may be under way.
+
+        Raises `RequestError` for what the model cannot take.
+        """
+        assert not self._sequences, "events of other requests would be lost"
+        self.add_embedding(self.prepare_embedding(EmbeddingRequest("", tuple(ids), pooling)))
+        while not (ended := self.take_embeddings()):
+            self.step()
+        return ended[0]
 
     def step(self) -> list[Event]:
         """Let every sequence that fits advance; news of those that have any."""
+        following = self._embeddings.start()
+        if following is not None:
+            self._scheduler.add(following)
         plan = self._scheduler.plan()
+        moves = self._scheduler.take_moves()
+        if moves:
+            self._runner.move(moves)
+        for chunk in [chunk for chunk in plan if chunk.sequence is self._embeddings.sequence]:
+            plan.remove(chunk)
+            self._embed(chunk)
         events = self._advance(plan) if plan else []
         decided, self._decided = self._decided, []
         return decided + events
@@ -187,7 +233,7 @@ class Engine:
         Natural logarithms. Runs at once and alone: no request may be under way. `ids` must fit the
         context; 1 <= first < len(ids).
         """
-        assert not self._sequences, "scoring borrows the cache"
+        assert not self._scheduler.has_work, "scoring borrows the cache"
         request = GenerationRequest("", TokenPrompt(tuple(ids)), max_tokens=0)
         sequence = Sequence.from_request(request)
         assert self._blocks.grow(sequence, len(ids)), "the context fits the cache"
@@ -204,6 +250,8 @@ class Engine:
             steps=counters.steps,
             prompt_tokens_computed=counters.prompt_tokens_computed,
             prompt_tokens_cached=counters.prompt_tokens_cached,
+            prompt_tokens_shifted=counters.prompt_tokens_shifted,
+            embedding_tokens_computed=counters.embedding_tokens_computed,
             generated_tokens=counters.generated_tokens,
             requests_added=counters.requests_added,
             requests_finished=counters.requests_finished,
@@ -221,7 +269,24 @@ class Engine:
         """Raise `AssertionError` if queues, blocks and requests disagree."""
         self._scheduler.check_integrity()
         queued = {sequence.id for sequence in (*self._scheduler.running, *self._scheduler.waiting)}
+        if self._embeddings.sequence is not None:
+            queued.remove(self._embeddings.sequence.id)
         assert queued == set(self._sequences) == set(self._outputs), "a request is lost or left behind"
+
+    def _check_new(self, request_id: str) -> None:
+        known = request_id in self._sequences or self._embeddings.holds(request_id)
+        assert not known, "request ids are unique"
+
+    def _embed(self, chunk: Chunk) -> None:
+        """Compute a part of the input under way."""
+        rows = self._embeddings.rows(chunk.start, chunk.count)
+        states = self._runner.states(self._batches.build([chunk], logit_rows=rows))
+        self._embeddings.pool(chunk.start, states)
+        self._scheduler.advance([chunk])
+        self.counters.embedding_tokens_computed += chunk.count
+        if chunk.completes:
+            self._scheduler.finish(chunk.sequence)
+            self._embeddings.finish()
 
     def _advance(self, plan: Plan) -> list[Event]:
         now = time.monotonic()

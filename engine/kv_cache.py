@@ -44,7 +44,7 @@ class KVCache:
         keys, values = self.keys[layer], self.values[layer]
         k, v = keys[sources].float(), values[sources]
         turned = 2 * turns.shape[1]
-        pairs = torch.view_as_complex(k[..., :turned].unflatten(-1, (-1, 2)).contiguous())
+        pairs = torch.view_as_complex(k[..., :turned].reshape(*k.shape[:-1], -1, 2))
         k[..., :turned] = torch.view_as_real(pairs * turns[:, None]).flatten(-2)
         keys.index_copy_(0, targets, k.to(keys.dtype))
         values.index_copy_(0, targets, v)

@@ -3,12 +3,13 @@
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Self
 
 from engine.config import EngineConfig
+from engine.embedding import Embedding, EmbeddingRequest
 from engine.engine import Engine
 from engine.errors import EngineDeadError
 from engine.metrics import Snapshot
@@ -25,6 +26,7 @@ from engine.types import (
 _logger = logging.getLogger(__name__)
 
 OnEvent = Callable[[Event], None]
+OnEmbedding = Callable[[Embedding], None]
 Command = Callable[[], None]
 
 _CLOSED = "the server is shutting down"
@@ -39,6 +41,7 @@ class EngineWorker:
         self._engine = engine
         self._inbox: SimpleQueue[Command] = SimpleQueue()
         self._listeners: dict[str, OnEvent] = {}
+        self._embedding_listeners: dict[str, OnEmbedding] = {}
         kernels, star = engine.kernels, engine.star
         self.backend = Backend(str(kernels.device), kernels.name, kernels.threads)
         self._theta = None if star is None else ThetaStatus(star.enabled, star.gamma, star.rank)
@@ -61,6 +64,10 @@ class EngineWorker:
         """Tokenise and fit a request, in the calling thread; raises `RequestError`."""
         return self._engine.prepare(request)
 
+    def prepare_embedding(self, request: EmbeddingRequest) -> EmbeddingRequest:
+        """Check an input and fit it to the context, in the calling thread; raises `RequestError`."""
+        return self._engine.prepare_embedding(request)
+
     def render_chat(self, chat: ChatPrompt) -> str:
         """The text of a chat prompt, in the calling thread; raises `RequestError`."""
         return self._engine.render_chat(chat)
@@ -82,6 +89,18 @@ class EngineWorker:
         def add() -> None:
             self._listeners[request.request_id] = on_event
             self._engine.add(request)
+
+        self._send(add)
+
+    def submit_embedding(self, request: EmbeddingRequest, on_done: OnEmbedding) -> None:
+        """Queue a prepared input. `on_done` is called once, in the engine's thread, and must not block.
+
+        Raises `EngineDeadError` when the engine has ended.
+        """
+
+        def add() -> None:
+            self._embedding_listeners[request.request_id] = on_done
+            self._engine.add_embedding(request)
 
         self._send(add)
 
@@ -157,16 +176,20 @@ class EngineWorker:
         self._snapshot = self._engine.snapshot()
         for event in events:
             self._tell(event)
+        for embedding in self._engine.take_embeddings():
+            self._tell_embedding(embedding)
 
     def _tell(self, event: Event) -> None:
         listener = self._listeners[event.request_id]
         if event.finish is not None:
             del self._listeners[event.request_id]
-        try:
+        with _logged(event.request_id):
             listener(event)
-        except Exception:
-            # A listener whose event loop has closed must not end the others' work.
-            _logger.exception("request %s: its listener failed", event.request_id)
+
+    def _tell_embedding(self, embedding: Embedding) -> None:
+        listener = self._embedding_listeners.pop(embedding.request_id)
+        with _logged(embedding.request_id):
+            listener(embedding)
 
     def _die(self, reason: str) -> None:
         with self._gate:
@@ -178,3 +201,14 @@ class EngineWorker:
                 command()
         for request_id in list(self._listeners):
             self._tell(Event(request_id, finish=FinishReason.ERROR, usage=Usage(0, 0), error=reason))
+        for request_id in list(self._embedding_listeners):
+            self._tell_embedding(Embedding(request_id, 0, None, reason))
+
+
+@contextlib.contextmanager
+def _logged(request_id: str) -> Iterator[None]:
+    """Runs a listener: one whose event loop has closed must not end the others' work."""
+    try:
+        yield
+    except Exception:
+        _logger.exception("request %s: its listener failed", request_id)

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Protocol
 
+from engine.embedding import Embedding, EmbeddingRequest
+from engine.errors import EngineDeadError
 from engine.metrics import Snapshot
 from engine.types import Backend, ChatPrompt, Event, GenerationRequest, ModelInfo, ThetaStatus
 
@@ -32,6 +34,10 @@ class Worker(Protocol):
     ) -> list[int]: ...
     def decode(self, ids: list[int], *, render_special: bool = False) -> str: ...  # noqa: D102
     def render_chat(self, prompt: ChatPrompt) -> str: ...  # noqa: D102
+    def prepare_embedding(self, request: EmbeddingRequest) -> EmbeddingRequest: ...  # noqa: D102
+    def submit_embedding(  # noqa: D102
+        self, request: EmbeddingRequest, on_done: Callable[[Embedding], None]
+    ) -> None: ...
 
 
 class EngineClient:
@@ -85,6 +91,30 @@ class EngineClient:
     def render_chat(self, prompt: ChatPrompt) -> str:
         """The text of a chat prompt, in the calling thread. Raises `RequestError`."""
         return self._worker.render_chat(prompt)
+
+    async def embed(self, request: EmbeddingRequest) -> Embedding:
+        """The vector of one input; leaving early ends the work. Raises `RequestError`, `EngineDeadError`."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Embedding] = loop.create_future()
+
+        def keep(embedding: Embedding) -> None:
+            if not done.done():
+                done.set_result(embedding)
+
+        def deliver(embedding: Embedding) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(keep, embedding)
+
+        prepared = await asyncio.to_thread(self._worker.prepare_embedding, request)
+        self._worker.submit_embedding(prepared, deliver)
+        try:
+            embedding = await done
+        except asyncio.CancelledError:
+            self._worker.abort(request.request_id)
+            raise
+        if embedding.vector is None:
+            raise EngineDeadError(embedding.error or "the embedding was aborted")
+        return embedding
 
     async def events(self, requests: tuple[GenerationRequest, ...]) -> AsyncGenerator[Event, None]:
         """The news of all `requests`, which must be prepared, until each has had its last event.

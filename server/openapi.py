@@ -1,24 +1,59 @@
-"""The description of the whole API at `/openapi.json`, made from the models that read the requests."""
+"""The description of the whole API at `/openapi.json`, made from the models that read the requests.
 
+Each route says of itself what it takes, what it answers and whether it wants the key; nothing here knows a
+dialect but for the meaning of its tag.
+"""
+
+import inspect
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
+from fastapi.params import Depends
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 
-from server.wire.endpoint import BODY
+from server.auth import KeyGuard
+from server.wire.endpoint import EVENTS, EXTENSION, JSON, LINES, Exchange
 from server.wire.lenient import WireModel
 from server.wire.replies import JsonReply
 
-_REFERENCE = "#/components/schemas/{model}"
+Document = dict[str, Any]
 
-_RESPONSES = {
-    "200": {"description": "The answer; a stream where the request asks for one."},
-    "4XX": {"description": "What is wrong with the request, in `detail.msg` and `error.message`."},
-    "503": {"description": "Too many requests are waiting, or what is asked for is not loaded."},
+TAGS = {
+    "KoboldAI": "KoboldCpp's own API: generation, tokens, settings and saves.",
+    "OpenAI": "OpenAI's API: completions, chat completions and responses.",
+    "Anthropic": "Anthropic's Messages API.",
+    "Ollama": "Ollama's API.",
+    "NKAT": "What only this server has: theta, and the state of the engine.",
+    "Absent models": "What clients ask of models that draw, see, hear or speak: none of them is loaded.",
 }
+"""What the groups of endpoints are; an endpoint's group is its first tag."""
+
+ABOUT = (
+    "One loaded model, in the words of several APIs. Numbers may be sent as text, a field that is null counts "
+    "as absent, and unknown fields are ignored. Every path is also found below any prefix."
+)
+
+SECURITY_SCHEMES: Document = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
+    "x-api-key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "The same key, as Anthropic's clients send it.",
+    },
+}
+
+ANSWERS: dict[str, Document] = {
+    JSON: {},
+    EVENTS: {"type": "string", "description": "Server-sent events, one JSON object in each `data`."},
+    LINES: {"type": "string", "description": "Lines, each a JSON object."},
+}
+"""The schema of an answer by its media type."""
 
 
 def add_description(app: FastAPI, version: str) -> None:
@@ -31,27 +66,93 @@ def add_description(app: FastAPI, version: str) -> None:
     app.router.add_route("/openapi.json", openapi, methods=["GET"])
 
 
-def describe(app: FastAPI, version: str) -> dict[str, Any]:
+def describe(app: FastAPI, version: str) -> Document:
     """The OpenAPI document, version 3.1."""
-    routes = [route for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema]
-    document = get_openapi(title=app.title, version=version, routes=routes)
-    models: dict[str, type[WireModel]] = {}
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            operation["responses"] = _RESPONSES
-            model = operation.pop(BODY, None)
-            if model is not None:
-                models[model.__name__] = model
-                schema = {"$ref": _REFERENCE.format(model=model.__name__)}
-                operation["requestBody"] = {
-                    "required": False,
-                    "content": {"application/json": {"schema": schema}},
-                }
-    _, schemas = models_json_schema(
-        [(model, "validation") for model in models.values()], ref_template=_REFERENCE
+    contexts = list(_described(app))
+    document = get_openapi(
+        title=app.title,
+        version=version,
+        description=ABOUT,
+        routes=contexts,
+        tags=[{"name": name, "description": meaning} for name, meaning in TAGS.items()],
     )
-    document["components"] = {
-        "schemas": schemas.get("$defs", {}),
-        "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-    }
+    models: set[type[WireModel]] = set()
+    for context in contexts:
+        exchange = (context.openapi_extra or {}).get(EXTENSION, Exchange())
+        if exchange.body is not None:
+            models.add(exchange.body)
+        for method in context.methods or ():
+            operation = document["paths"][context.path_format][method.lower()]
+            operation.pop(EXTENSION, None)
+            _say(operation, context, exchange)
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {}).update(_schemas(models))
+    components["securitySchemes"] = SECURITY_SCHEMES
     return document
+
+
+def _described(app: FastAPI) -> Iterator[RouteContext]:
+    """The routes that the document tells of."""
+    for context in iter_route_contexts(app.routes):
+        if isinstance(context.original_route, APIRoute) and context.include_in_schema:
+            yield context
+
+
+def _say(operation: Document, context: RouteContext, exchange: Exchange) -> None:
+    """Complete what FastAPI knows of the endpoint.
+
+    The first paragraph of the function's docstring is the summary, the others are the description.
+    """
+    if context.summary is None:
+        summary, _, description = inspect.getdoc(context.endpoint).partition("\n\n")  # type: ignore[union-attr]
+        operation["summary"] = " ".join(summary.split()).removesuffix(".")
+        operation["description"] = description
+    operation["responses"]["200"] = {
+        "description": "The answer.",
+        "content": {media: {"schema": ANSWERS[media]} for media in exchange.answers},
+    }
+    if exchange.body is not None:
+        schema = {"$ref": _reference(_prefix(exchange.body)).format(model=exchange.body.__name__)}
+        operation["requestBody"] = {
+            "required": exchange.required,
+            "content": {media: {"schema": schema} for media in exchange.sent},
+        }
+    if wanted := _security(context.dependencies):
+        operation["security"] = wanted
+
+
+def _security(dependencies: Iterable[Depends]) -> list[dict[str, list[str]]]:
+    """The ways to send the key, any of which will do; none where no key is wanted.
+
+    On a server without a key the headers are not looked at, and the first way is to send none.
+    """
+    for dependency in dependencies:
+        guard = getattr(dependency.dependency, "__self__", None)
+        if isinstance(guard, KeyGuard):
+            ways = ["bearer", "x-api-key"] if dependency.dependency == guard.require_any else ["bearer"]
+            keyless: list[dict[str, list[str]]] = [] if guard.protected else [{}]
+            return keyless + [{way: []} for way in ways]
+    return []
+
+
+def _schemas(models: Iterable[type[WireModel]]) -> Document:
+    """The schemas of all models and of what is inside them, by `dialect.Name`."""
+    by_prefix: defaultdict[str, list[type[WireModel]]] = defaultdict(list)
+    for model in sorted(models, key=lambda model: (model.__module__, model.__name__)):
+        by_prefix[_prefix(model)].append(model)
+    schemas: Document = {}
+    for prefix, group in by_prefix.items():
+        _, found = models_json_schema(
+            [(model, "validation") for model in group], ref_template=_reference(prefix)
+        )
+        schemas |= {f"{prefix}.{name}": schema for name, schema in found["$defs"].items()}
+    return schemas
+
+
+def _reference(prefix: str) -> str:
+    return f"#/components/schemas/{prefix}.{{model}}"
+
+
+def _prefix(model: type[WireModel]) -> str:
+    """The package of a model: dialects have models of the same name."""
+    return model.__module__.split(".")[-2]

@@ -5,11 +5,13 @@ Independent of HTTP. Lives on one event loop and needs no locks.
 
 import asyncio
 import time
+from array import array
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 
+from engine.embedding import EmbeddingRequest, Pooling
 from engine.errors import BusyError, EngineDeadError, RequestError
 from engine.types import (
     ChatPrompt,
@@ -51,6 +53,19 @@ class Reply:
     finish: FinishReason
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """The embedding of one input: float32, little-endian, of length 1, and the tokens that it took."""
+
+    raw: bytes
+    tokens: int
+
+    @property
+    def values(self) -> list[float]:
+        """The same as numbers."""
+        return list(array("f", self.raw))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +133,8 @@ class GenerationService:
         with them was raised before. Raises `RequestError`, `BusyError`, `EngineDeadError`. Leaving
         early aborts what still runs.
         """
-        with self._admitted(requests, origin) as ticket:
+        names = tuple(request.request_id for request in requests)
+        with self._admitted(names, origin) as ticket:
             prepared = tuple([await self.engine.prepare(self._capped(request)) for request in requests])
             if ticket.aborted:
                 yield Event(prepared[0].request_id)
@@ -162,6 +178,25 @@ class GenerationService:
         for ticket in tuple(self._tickets):
             self._abort(ticket)
 
+    async def embed(
+        self, inputs: Sequence[str | Sequence[int]], request_id: str, *, pooling: Pooling, truncate: bool
+    ) -> list[Vector]:
+        """The vectors of texts or token ids, in their order, one after the other; they take one place.
+
+        Raises `RequestError`, `BusyError`, `EngineDeadError`.
+        """
+        vectors = []
+        with self._admitted((request_id,), Origin()) as ticket:
+            for number, given in enumerate(inputs):
+                ids = await self.count(given, special=True) if isinstance(given, str) else given
+                wanted = EmbeddingRequest(f"{request_id}-{number}", tuple(ids), pooling, truncate)
+                if ticket.aborted:
+                    raise EngineDeadError("the server is stopping")
+                embedding = await self.engine.embed(wanted)
+                assert embedding.vector is not None
+                vectors.append(Vector(embedding.vector, embedding.prompt_tokens))
+        return vectors
+
     async def count(self, text: str, *, special: bool) -> list[int]:
         """Token ids of `text`; `special` puts BOS in front where the model wants one."""
         return await self.engine.encode(text, add_bos=None if special else False)
@@ -197,16 +232,16 @@ class GenerationService:
         return sum(len(ticket.request_ids) for ticket in self._tickets)
 
     @contextmanager
-    def _admitted(self, requests: tuple[GenerationRequest, ...], origin: Origin) -> Iterator[_Ticket]:
-        if len(requests) > self._capacity:
+    def _admitted(self, names: tuple[str, ...], origin: Origin) -> Iterator[_Ticket]:
+        if len(names) > self._capacity:
             raise RequestError(
-                f"the request asks for {len(requests)} generations at once; this server takes at most "
+                f"the request asks for {len(names)} generations at once; this server takes at most "
                 f"{self._capacity}"
             )
-        if self._open + len(requests) > self._capacity:
+        if self._open + len(names) > self._capacity:
             raise BusyError("Server is busy; please try again later.")
         self._last_asked = time.monotonic()
-        ticket = _Ticket(origin, tuple(request.request_id for request in requests))
+        ticket = _Ticket(origin, names)
         self._tickets.append(ticket)
         try:
             yield ticket

@@ -37,7 +37,7 @@ class CompiledGrammar:
         stuck = bool((mask & tokens.ends).any()) and not (
             self._first.is_accepting() or self._first.is_error()
         )
-        if stuck or self._first.get_error() == _DEAD_END:
+        if stuck or self._first.get_error().startswith(_DEAD_END):
             raise RequestError("the grammar admits no text that the model's tokens can write")
         if self._first.is_error():
             raise RequestError(f"the grammar cannot be used: {describe(self._first)}")

@@ -4,6 +4,6 @@ Knows logits, tokens and a request's settings; nothing of models, caches or text
 """
 
 from engine.sampling.row import Draw, Row
-from engine.sampling.transition import Sampler
+from engine.sampling.sampler import Sampler
 
 __all__ = ["Draw", "Row", "Sampler"]

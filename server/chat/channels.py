@@ -92,6 +92,10 @@ class ChannelSplitter:
         self._fresh = True
         if not likely or end is None or end > MAX_HEADER:
             self._place = _Place.ANSWER
+            # A tag that begins no header is text, or the body would find it and come back here.
+            told = len(text) - len(bare) + 1 if likely else 0
+            pieces += self._body(text[:told])
+            self._held = text[told:]
             return True
         header, self._begun = self._begun + text[:end], ""
         self._held = text[end:]

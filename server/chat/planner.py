@@ -15,7 +15,7 @@ from server.chat.call import ChatCall, Tool, ToolMode
 from server.chat.history import text_of
 from server.chat.reasoning import family_of
 from server.chat.tools.format import ToolFormat
-from server.chat.tools.formats import HERMES, format_of
+from server.chat.tools.formats import HARMONY, HERMES, format_of
 from server.chat.tools.parser import ToolCallParser
 from server.chat.tools.telling import Messages, describe_tools, shorten_ids, template_tools, write_tools
 from server.chat.turn import TurnReader
@@ -144,7 +144,12 @@ class ChatPlanner:
 
         def new_reader() -> TurnReader:
             return TurnReader(
-                self._family.splitter(text, continued, keep_tags=not call.split_reasoning, tools=bool(tools)),
+                self._family.splitter(
+                    text,
+                    continued,
+                    keep_tags=not call.split_reasoning,
+                    tools=bool(tools) and format is HARMONY,
+                ),
                 ToolCallParser(format, tools) if tools else None,
                 split_reasoning=call.split_reasoning,
                 hidden_ends=self._hidden_ends if special and not base.render_special else (),

@@ -14,6 +14,9 @@ ALIASES = {
     "/completions": "/v1/completions",
     "/chat/completions": "/v1/chat/completions",
     "/models": "/v1/models",
+    "/responses": "/v1/responses",
+    "/messages": "/v1/messages",
+    "/embeddings": "/v1/embeddings",
 }
 
 

@@ -1,7 +1,7 @@
 """Routes of the pages, of their files, and of the two endpoints that only they have."""
 
-import secrets
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, Request
@@ -35,19 +35,15 @@ BODY_LIMIT_MB = 1
 
 def page_routes(
     service: GenerationService,
-    guard: KeyGuard | None = None,
+    guard: KeyGuard,
     *,
-    engine: EngineControl | None = None,
+    engine: EngineControl,
     lite: Path | None = None,
-    protected: bool = False,
 ) -> APIRouter:
     """Routes of the pages.
 
-    `engine` is None where theta cannot be switched. `lite` is shown at `/` instead of our page. Raises
-    `ConfigError` when that file cannot be read.
+    `lite` is shown at `/` instead of our page. Raises `ConfigError` when that file cannot be read.
     """
-    if guard is None:
-        guard = KeyGuard(secrets.token_hex() if protected else None)
     router = APIRouter()
     assets = read_assets()
     page, docs = assets.pop("index.html"), assets.pop("docs.html")
@@ -65,7 +61,9 @@ def page_routes(
         show(path, docs, HEADERS)
     for name, asset in assets.items():
         show(f"/nkat/{name}", asset, HEADERS)
-    _add_endpoints(router, service, guard, engine, Surroundings(guard.protected, lite is not None))
+    _add_endpoints(
+        router, service, guard, engine, Surroundings(version("nkat"), guard.protected, lite is not None)
+    )
     return router
 
 
@@ -73,17 +71,17 @@ def _add_endpoints(
     router: APIRouter,
     service: GenerationService,
     guard: KeyGuard,
-    engine: EngineControl | None,
+    engine: EngineControl,
     around: Surroundings,
 ) -> None:
-    @router.get("/api/nkat/status", tags=["nkat"], summary="The model, theta, and what goes on")
+    @router.get("/api/nkat/status", tags=["NKAT"], summary="The model, theta, and what goes on")
     async def status(request: Request) -> JsonReply:
         hidden = not guard.admits(request)
         return JsonReply(status_reply(service.info, service.status(), engine, around, hidden=hidden))
 
     @router.post(
         "/api/nkat/theta",
-        tags=["nkat"],
+        tags=["NKAT"],
         summary="Switch theta or change its strength, for all clients",
         dependencies=[Depends(guard.require)],
         openapi_extra=body_of(ThetaBody),

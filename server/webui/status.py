@@ -1,10 +1,9 @@
 """What the pages ask about the engine, and what they may change. Pure but for its protocols."""
 
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Protocol
 
-from pydantic import Field, StrictBool
+from pydantic import ConfigDict, Field, StrictBool
 
 from engine.errors import RequestError
 from engine.types import Backend, ModelInfo, ThetaStatus
@@ -39,6 +38,8 @@ class EngineControl(Protocol):
 class ThetaBody(WireModel):
     """Body of `POST /api/nkat/theta`."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"enabled": True, "gamma": 0.97}]})
+
     enabled: StrictBool | None = Field(default=None, description="whether theta counts; absent: as it is")
     gamma: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)] | None = Field(
         default=None, description="strength of theta; absent: as it is"
@@ -49,6 +50,8 @@ class ThetaBody(WireModel):
 class Surroundings:
     """What does not change while the server runs."""
 
+    version: str
+    """Of NKAT."""
     protected: bool
     """Whether there is a key."""
     lite: bool
@@ -56,7 +59,7 @@ class Surroundings:
 
 
 def status_reply(
-    info: ModelInfo, status: Status, engine: EngineControl | None, around: Surroundings, *, hidden: bool
+    info: ModelInfo, status: Status, engine: EngineControl, around: Surroundings, *, hidden: bool
 ) -> dict[str, Any]:
     """The answer of `GET /api/nkat/status`; `hidden` keeps the model's name from clients without the key.
 
@@ -71,10 +74,10 @@ def status_reply(
         "context_length": info.context_length,
         "trained_context_length": info.trained_context_length,
         "vocab_size": info.vocab_size,
-        "backend": None if engine is None else backend_reply(engine.backend),
-        "theta": None if engine is None else theta_reply(engine.theta),
+        "backend": asdict(engine.backend),
+        "theta": None if engine.theta is None else asdict(engine.theta),
         "sampling_defaults": SamplerFields().model_dump(include=SAMPLERS),
-        "version": version("nkat"),
+        "version": around.version,
         "protected": around.protected,
         "lite": around.lite,
         "open": status.open,
@@ -85,25 +88,11 @@ def status_reply(
     }
 
 
-def backend_reply(backend: Backend) -> dict[str, Any]:
-    """The part `backend` of the status."""
-    return {"device": backend.device, "kernels": backend.kernels, "threads": backend.threads}
-
-
-def theta_reply(theta: ThetaStatus | None) -> dict[str, Any] | None:
-    """The part `theta` of the status; None for a model without."""
-    if theta is None:
-        return None
-    return {"enabled": theta.enabled, "gamma": theta.gamma, "rank": theta.rank}
-
-
-def change_theta(engine: EngineControl | None, body: ThetaBody) -> dict[str, Any]:
+def change_theta(engine: EngineControl, body: ThetaBody) -> dict[str, Any]:
     """Do what `body` asks and say what holds now. Raises `RequestError` for what cannot be had."""
-    if engine is None or engine.theta is None:
+    if engine.theta is None:
         raise RequestError("the model has no theta: convert it first, or serve it with --theta-path")
     if body.enabled is None and body.gamma is None:
         raise RequestError("nothing to change: give `enabled` (true or false), `gamma` (0 to 1) or both")
     engine.set_theta(enabled=body.enabled, gamma=body.gamma)
-    reply = theta_reply(engine.theta)
-    assert reply is not None
-    return reply
+    return asdict(engine.theta)

@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from engine.types import GbnfGrammar, GenerationRequest, Grammar, Prompt
+from engine.types import GbnfGrammar, GenerationRequest, Grammar, JsonGrammar, Prompt
 from server.wire.lenient import Count, Name, Texts, Truth
 from server.wire.sampler_fields import SamplerFields, field, to_sampling
 
@@ -81,5 +81,10 @@ def to_request(
 
 
 def to_grammar(text: str) -> Grammar | None:
-    """The grammar of the field `grammar`; blanks are none."""
-    return GbnfGrammar(text) if text.strip() else None
+    """The grammar of the field `grammar`: blanks are none, and text that begins as a JSON object is a schema.
+
+    No GBNF begins with a brace.
+    """
+    if not text.strip():
+        return None
+    return JsonGrammar(text) if text.lstrip().startswith("{") else GbnfGrammar(text)

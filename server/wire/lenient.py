@@ -7,7 +7,7 @@ makes no sense as the type at all (a list for a number) is still an error.
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema, model_validator
 
 COUNT_LIMIT = 2**31 - 1
 
@@ -69,5 +69,9 @@ Real = Annotated[float, BeforeValidator(_real)]
 Count = Annotated[int, BeforeValidator(_count)]
 Seed = Annotated[int | None, BeforeValidator(_seed)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Texts = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_texts),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+]
 Name = Annotated[str, BeforeValidator(_name)]

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic.config import JsonDict, JsonValue
 
 from engine.types import DEFAULT_SAMPLER_ORDER, Sampler, SamplingParams
 from server.wire.lenient import Count, Real, Seed, WireModel
@@ -72,13 +73,52 @@ def _breakers(value: Any) -> Any:
     return [item for item in value if isinstance(item, str)]
 
 
-def field(default: Any, meaning: str, *, least: float | None = None, most: float | None = None) -> Any:
+def field(
+    default: Any,
+    meaning: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    shown: JsonValue = None,
+) -> Any:
     """A field with its meaning and its sensible range, for the API's description; nothing enforces it.
 
-    KoboldCpp enforces no ranges either: values beyond them are clamped or switch the stage off.
+    KoboldCpp enforces no ranges either: values beyond them are clamped or switch the stage off. `shown` is
+    the default as clients would send it, where that is not how Python has it.
     """
-    limits = {name: limit for name, limit in (("minimum", least), ("maximum", most)) if limit is not None}
-    return Field(default=default, description=meaning, json_schema_extra=limits)
+    told = (("minimum", least), ("maximum", most), ("default", shown))
+    extra: JsonDict = {name: value for name, value in told if value is not None}
+    return Field(default=default, description=meaning, json_schema_extra=extra)
+
+
+Breakers = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_breakers),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+]
+Order = Annotated[
+    tuple[Sampler, ...],
+    BeforeValidator(_order),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0, "maximum": len(SAMPLER_NUMBERS) - 1},
+            "minItems": 1,
+            "maxItems": len(SAMPLER_NUMBERS),
+        }
+    ),
+]
+Biases = Annotated[
+    tuple[tuple[int, float], ...],
+    BeforeValidator(_biases),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"type": "number", "minimum": -BIAS_LIMIT, "maximum": BIAS_LIMIT},
+        }
+    ),
+]
+Bans = Annotated[tuple[int, ...], BeforeValidator(_bans), WithJsonSchema({"type": "string"})]
 
 
 class SamplerFields(WireModel):
@@ -114,7 +154,7 @@ class SamplerFields(WireModel):
     dry_base: Real = field(1.75, "how fast that penalty grows with the length of a repetition", least=0)
     dry_allowed_length: Count = field(2, "repetitions up to this length are free", least=0)
     dry_penalty_last_n: Count = field(320, "tokens that DRY looks back; 0 sees the whole context", least=0)
-    dry_sequence_breakers: Annotated[tuple[str, ...], BeforeValidator(_breakers)] = field(
+    dry_sequence_breakers: Breakers = field(
         (), "strings that no repetition reaches across; a list, or one written as JSON text"
     )
     xtc_threshold: Real = field(
@@ -127,17 +167,16 @@ class SamplerFields(WireModel):
         -1.0, "probability that adaptive-p aims at; 0 and below is off", least=-1, most=1
     )
     adaptive_decay: Real = field(0.9, "how long adaptive-p remembers", least=0.01, most=0.99)
-    sampler_order: Annotated[tuple[Sampler, ...], BeforeValidator(_order)] = field(
+    sampler_order: Order = field(
         DEFAULT_SAMPLER_ORDER,
         "order of stages: 0 top_k, 1 top_a, 2 top_p and min_p, 3 tfs, 4 typical, 5 temperature, 6 rep_pen",
+        shown=[SAMPLER_NUMBERS.index(stage) for stage in DEFAULT_SAMPLER_ORDER],
     )
     sampler_seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one", least=-1)
-    logit_bias: Annotated[tuple[tuple[int, float], ...], BeforeValidator(_biases)] = field(
-        (), "token ids (as text) and what is added to their logits, -100 to 100"
+    logit_bias: Biases = field(
+        (), "token ids (as text) and what is added to their logits, -100 to 100", shown={}
     )
-    custom_token_bans: Annotated[tuple[int, ...], BeforeValidator(_bans)] = field(
-        (), "ids of tokens that should not come, separated by commas"
-    )
+    custom_token_bans: Bans = field((), "ids of tokens that should not come, separated by commas", shown="")
 
     negative_prompt: Any = field(None, "not supported")
     guidance_scale: Any = field(None, "not supported; 1 is neutral")
@@ -157,16 +196,6 @@ def number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-
-
-def at_most(limit: float) -> Callable[[Any], bool]:
-    """Neutral at `limit` and below."""
-    return lambda value: (found := number(value)) is None or found <= limit
-
-
-def at_least(limit: float) -> Callable[[Any], bool]:
-    """Neutral at `limit` and above."""
-    return lambda value: (found := number(value)) is None or found >= limit
 
 
 def exactly(wanted: float) -> Callable[[Any], bool]:

@@ -30,7 +30,7 @@ def launched() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # As root, which containers run tests as, Chromium starts without its sandbox only.
         browser = playwright.chromium.launch(
-            executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"]
+            executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         )
         try:
             yield browser

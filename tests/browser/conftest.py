@@ -3,9 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e '.[dev]'")
-
 from playwright.sync_api import Browser
 
 from engine.worker import EngineWorker

@@ -51,6 +51,23 @@ DOCUMENT: dict[str, Any] = {
             },
             "delete": {"summary": "Forget it", "deprecated": True, "security": [{"key": []}, {}]},
         },
+        "/api/extra/tokencount": {
+            "put": {
+                "tags": ["Kobold"],
+                "requestBody": {
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "properties": {
+                                    "special": {"type": "boolean", "default": True},
+                                    "prompt": {"type": "string", "default": ""},
+                                }
+                            }
+                        }
+                    }
+                },
+            }
+        },
         "/v1/audio": {
             "post": {
                 "tags": ["OpenAI"],
@@ -97,7 +114,7 @@ DOCUMENT: dict[str, Any] = {
                     "format": {"enum": ["json", "text", None]},
                     "stop": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
                     "bias": {"type": "object", "additionalProperties": {"type": "number"}},
-                    "tree": {"$ref": "#/components/schemas/Tree"},
+                    "tree": {"$ref": "#/components/schemas/Tree", "default": {"leaves": []}},
                     "lost": {"$ref": "#/components/schemas/Nowhere"},
                     "loop": {"$ref": "#/components/schemas/Loop"},
                 },
@@ -169,16 +186,17 @@ def test_endpoints_stand_in_groups(docs: Page) -> None:
     expect(docs.locator("#reference")).to_contain_text("KoboldAI's own words.")
     assert docs.locator("details .path").all_inner_texts() == [
         "/api/v1/generate",
+        "/api/extra/tokencount",
         "/v1/models/{model}",
         "/v1/audio",
         "/v1/models/{model}",
     ]
-    expect(docs.locator("#found")).to_have_text("4 endpoints")
+    expect(docs.locator("#found")).to_have_text("5 endpoints")
     # Who asks for a key: the document's rule, an exception, and an endpoint that may do without.
     locked = [
         fold.inner_text() for fold in docs.locator("summary").all() if "key" in fold.inner_text().split()
     ]
-    assert [text.split()[1] for text in locked] == ["/api/v1/generate", "/v1/audio"]
+    assert [text.split()[1] for text in locked] == ["/api/v1/generate", "/api/extra/tokencount", "/v1/audio"]
     expect(docs.locator("summary", has_text="deprecated")).to_contain_text("DELETE")
 
 
@@ -215,6 +233,9 @@ def test_examples_can_be_pasted(server: LiveServer, docs: Page) -> None:
     ]
     get = endpoint(docs, "get-v1-models-model-").locator("pre")
     expect(get).to_have_text(f"curl '{server.url}/v1/models/{{model}}?verbose=…'")
+    put = endpoint(docs, "put-api-extra-tokencount").locator("pre")
+    expect(put).to_contain_text("curl -X PUT")
+    expect(put).to_contain_text("""-d '{ "prompt": "text" }'""")
     delete = endpoint(docs, "delete-v1-models-model-").locator("pre")
     expect(delete).to_have_text(f"curl -X DELETE '{server.url}/v1/models/{{model}}'")
     expect(endpoint(docs, "post-v1-audio").locator("pre")).to_contain_text("-F 'file=@FILE'")
@@ -238,10 +259,10 @@ def test_search(docs: Page) -> None:
     ):
         search.fill(text)
         assert [path.inner_text() for path in docs.locator(".path").all() if path.is_visible()] == found
-        expect(docs.locator("#found")).to_have_text(f"{len(found)} of 4 endpoints")
+        expect(docs.locator("#found")).to_have_text(f"{len(found)} of 5 endpoints")
     assert not docs.locator("#reference h2").first.is_visible()
     search.fill("")
-    expect(docs.locator("#found")).to_have_text("4 endpoints")
+    expect(docs.locator("#found")).to_have_text("5 endpoints")
 
 
 def test_an_endpoint_has_an_address(server: LiveServer, opened: Opener) -> None:

@@ -74,6 +74,27 @@ def test_it_loads_alone(server: LiveServer, opened: Opener, path: str) -> None:
     assert watched.hosts == {urlsplit(server.url).netloc}
 
 
+def test_it_works_below_the_path_of_a_proxy(server: LiveServer, opened: Opener) -> None:
+    watched = opened(server)
+    paths: list[str] = []
+
+    def pass_on(route: Route) -> None:
+        paths.append(urlsplit(route.request.url).path)
+        route.continue_(url=route.request.url.replace("/base/", "/"))
+
+    watched.page.route("**/base/**", pass_on)
+    watched.page.on("request", lambda request: paths.append(urlsplit(request.url).path))
+    page = ready(watched, "/base/")
+    set_samplers(page, max_length=3, temperature=0)
+    write(page)
+    assert finish(page) != ""
+    assert page.locator("#connect pre").first.inner_text() == f"{server.url}/base"
+    page.get_by_role("link", name="API docs").click()
+    expect(page.locator("#found")).to_contain_text("endpoint")
+    assert all(path.startswith("/base/") for path in paths), paths
+    assert watched.faults == []
+
+
 def test_it_says_how_to_connect(server: LiveServer, opened: Opener) -> None:
     page = ready(opened(server))
     lines = page.locator("#connect pre").all_inner_texts()
@@ -135,8 +156,14 @@ def test_a_bad_sampler_is_not_sent(server: LiveServer, opened: Opener) -> None:
 def test_abort_ends_it_on_the_server(server: LiveServer, opened: Opener) -> None:
     watched = opened(server)
     page = ready(watched)
-    write_long(page)
-    page.get_by_role("button", name="Abort").first.click()
+    with page.expect_request("**/generate/stream") as asked:
+        write_long(page)
+    expect(page.locator("#state")).to_have_text("Writing: 1")
+    with page.expect_request("**/api/extra/abort") as aborted:
+        page.get_by_role("button", name="Abort").first.click()
+    name = json.loads(asked.value.post_data or "")["genkey"]
+    assert json.loads(aborted.value.post_data or "") == {"genkey": name}
+    assert len(name) >= 16, "nobody else can guess it"
     server.wait_until_idle()
     assert finish(page) != "", "what came before stays"
     expect(page.locator("#state")).to_have_text("Ready")
@@ -191,6 +218,16 @@ def test_a_failing_engine_is_told(server: LiveServer, opened: Opener) -> None:
     write(page)
     expect(page.get_by_role("alert")).to_contain_text("The engine has failed")
     expect(page.locator("#reply")).to_have_text("so far")
+
+
+def test_a_broken_stream_is_told(server: LiveServer, opened: Opener) -> None:
+    page = ready(opened(server))
+    events = 'data: {"token": "so far"}\n\ndata: {"tok\n\n'
+    page.route("**/generate/stream", lambda route: route.fulfill(body=events))
+    write(page)
+    expect(page.get_by_role("alert")).to_contain_text("The reply broke off: ")
+    expect(page.locator("#reply")).to_have_text("so far")
+    expect(page.get_by_role("button", name="Continue")).to_be_enabled()
 
 
 def test_the_text_is_never_markup(server: LiveServer, opened: Opener) -> None:

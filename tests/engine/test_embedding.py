@@ -31,6 +31,8 @@ from tests.support.stars import write_star_model
 
 SECONDS = 30.0
 POOLINGS: tuple[Pooling, ...] = ("mean", "last")
+ROUNDING = 1e-5
+"""Without native kernels a row's bits depend on the shape of its batch."""
 
 
 def load(path: Path, **others: Any) -> Engine:
@@ -48,6 +50,12 @@ def vector(embedding: Embedding) -> npt.NDArray[np.float32]:
     return np.frombuffer(embedding.vector, "<f4")
 
 
+def same(found: Embedding, expected: Embedding, kernels: str = ALL[0]) -> None:
+    """To the bit, where the kernels promise it."""
+    tolerance = ROUNDING if kernels == "reference" else 0
+    np.testing.assert_allclose(vector(found), vector(expected), rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("kernels", ALL)
 def test_a_vector_is_that_of_the_definition(kernels: str, pooling: Pooling, tmp_path: Path) -> None:
@@ -62,7 +70,7 @@ def test_a_vector_is_that_of_the_definition(kernels: str, pooling: Pooling, tmp_
     expected /= np.linalg.norm(expected)
     assert found.dtype == np.float32
     assert float(np.linalg.norm(found)) == pytest.approx(1, abs=1e-6)
-    np.testing.assert_allclose(found, expected, atol=1e-5 if kernels == "reference" else 5e-4)
+    np.testing.assert_allclose(found, expected, atol=ROUNDING if kernels == "reference" else 5e-4)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -71,10 +79,9 @@ def test_a_vector_is_that_of_the_definition(kernels: str, pooling: Pooling, tmp_
 def test_chunks_give_what_the_whole_gives(
     tiny_model: Path, budget: int, kernels: str, pooling: Pooling
 ) -> None:
-    """To the bit with the native kernels."""
-    whole = vector(load(tiny_model, kernels=kernels).embed(list(ids(200)), pooling))
-    cut = vector(load(tiny_model, kernels=kernels, token_budget=budget).embed(list(ids(200)), pooling))
-    np.testing.assert_allclose(cut, whole, rtol=0, atol=1e-5 if kernels == "reference" else 0)
+    whole = load(tiny_model, kernels=kernels).embed(list(ids(200)), pooling)
+    cut = load(tiny_model, kernels=kernels, token_budget=budget).embed(list(ids(200)), pooling)
+    same(cut, whole, kernels)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +102,7 @@ def add(engine: Engine, name: str, tokens: tuple[int, ...], pooling: Pooling = "
 
 def serve(engine: Engine, replies: dict[str, Reply]) -> dict[str, Embedding]:
     """Step until nothing is left to do, checking the books."""
-    found = {}
+    found: dict[str, Embedding] = {}
     while engine.has_work:
         step(engine, replies)
         found |= {embedding.request_id: embedding for embedding in engine.take_embeddings()}
@@ -121,7 +128,7 @@ def test_beside_generations_nothing_changes(engine: Engine, tiny_model: Path) ->
     inputs = {f"e{number}": ids(5 + 40 * number, seed=number) for number in range(4)}
     generations = [request(f"g{n}", ids(10 + n, seed=50 + n), 40, ignore_eos=True) for n in range(3)]
     expected = run(load(tiny_model), generations)
-    alone = {name: engine.embed(list(tokens)).vector for name, tokens in inputs.items()}
+    alone = {name: engine.embed(list(tokens)) for name, tokens in inputs.items()}
     replies = {one.request_id: Reply() for one in generations}
     for one in generations:
         engine.add(engine.prepare(one))
@@ -129,10 +136,10 @@ def test_beside_generations_nothing_changes(engine: Engine, tiny_model: Path) ->
     for name, tokens in inputs.items():
         add(engine, name, tokens)
     found = serve(engine, replies)
-    assert {name: embedding.vector for name, embedding in found.items()} == alone
-    assert {name: embedding.prompt_tokens for name, embedding in found.items()} == {
-        name: len(tokens) for name, tokens in inputs.items()
-    }
+    assert list(found) == list(inputs)
+    for name, embedding in found.items():
+        same(embedding, alone[name])
+        assert embedding.prompt_tokens == len(inputs[name])
     for name, reply in replies.items():
         assert reply.tokens == expected[name].tokens
 
@@ -162,18 +169,19 @@ def test_a_long_queue_of_inputs_holds_no_generation_up(engine: Engine) -> None:
 
 def test_an_input_that_must_give_way_begins_again(tiny_model: Path) -> None:
     engine = load(tiny_model, kv_tokens=256, token_budget=48)
-    expected = {pooling: load(tiny_model).embed(list(ids(200)), pooling).vector for pooling in POOLINGS}
+    roomy = load(tiny_model)
     for pooling in POOLINGS:
         before = engine.snapshot()
         replies = {"g": Reply()}
         engine.add(engine.prepare(request("g", ids(20, seed=3), 70, ignore_eos=True)))
         for _ in range(20):
             step(engine, replies)
-        add(engine, "e", ids(200), pooling)
-        assert serve(engine, replies)["e"].vector == expected[pooling]
+        # the running generation leaves no room for its end
+        add(engine, "e", ids(250), pooling)
+        same(serve(engine, replies)["e"], roomy.embed(list(ids(250)), pooling))
         after = engine.snapshot()
         assert after.preemptions > before.preemptions
-        assert after.embedding_tokens_computed - before.embedding_tokens_computed > 200
+        assert after.embedding_tokens_computed - before.embedding_tokens_computed > 250
 
 
 def test_theta_that_changes_on_the_way_counts_for_the_whole_input(tmp_path: Path) -> None:
@@ -185,8 +193,8 @@ def test_theta_that_changes_on_the_way_counts_for_the_whole_input(tmp_path: Path
     engine.step()
     engine.set_theta(enabled=False)
     found = serve(engine, {})["e"]
-    assert found.vector == engine.embed(list(ids(100))).vector == load(base).embed(list(ids(100))).vector
-    assert found.vector != with_theta.vector
+    same(found, load(base).embed(list(ids(100))))
+    assert np.abs(vector(found) - vector(with_theta)).max() > 100 * ROUNDING
 
 
 @pytest.mark.parametrize("steps", range(5))
@@ -296,8 +304,7 @@ def test_the_worker_answers_each_once(worker: EngineWorker, tiny_model: Path) ->
     answers = [submit(worker, str(number), ids(20 + number, number)) for number in range(8)]
     engine = load(tiny_model)
     for number, queue in enumerate(answers):
-        found = queue.get(timeout=SECONDS)
-        assert found.vector == engine.embed(list(ids(20 + number, number))).vector
+        same(queue.get(timeout=SECONDS), engine.embed(list(ids(20 + number, number))))
     assert all(queue.empty() for queue in answers)
     assert worker.snapshot().blocks_free == worker.snapshot().blocks_total
 
@@ -337,7 +344,6 @@ class BlockedEngine(Engine):
         return super().step()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dying_engine_tells_everybody(tiny_model: Path) -> None:
     config = EngineConfig(tiny_model, context_length=1024, device="cpu", threads=1)
     engine = BlockedEngine.load(config)

@@ -74,8 +74,9 @@ def test_moved_keys_are_those_of_the_new_positions(rotation: str, kernels: str, 
     keys, expected = moved.cache.keys[0, targets].float(), fresh.cache.keys[0, where[-TAIL:]].float()
     # rounded to half precision once before the turn and once behind it
     unit = 2.0**-11 if moved.cache.keys.dtype == torch.float16 else 2.0**-20
-    length = expected.unflatten(-1, (-1, 2)).norm(dim=-1, keepdim=True)
-    error = (keys - expected).unflatten(-1, (-1, 2)).abs() / length
+    pairs = (*expected.shape[:-1], -1, 2)
+    length = expected.reshape(pairs).norm(dim=-1, keepdim=True)
+    error = (keys - expected).reshape(pairs).abs() / length
     assert float(error.max()) < 4 * unit
     found = moved.cache.values[0, targets], fresh.cache.values[0, where[-TAIL:]]
     torch.testing.assert_close(*found, rtol=0, atol=0 if kernels != "reference" else 1e-5)

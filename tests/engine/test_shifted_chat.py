@@ -5,8 +5,10 @@ from pydoc_data.topics import topics
 from random import Random
 from typing import Any
 
+import pytest
 import torch
 
+from engine.batch import Batch
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.types import Usage
@@ -14,6 +16,7 @@ from tests.engine.driving import request, run
 
 CONTEXT, MOST = 512, 470
 SYSTEM, QUESTION, REPLY = 60, 20, 12
+FOLLOWING = 16
 
 
 def load(path: Path, **others: Any) -> Engine:
@@ -96,32 +99,34 @@ def test_a_change_of_theta_forgets(tiny_model: Path) -> None:
     assert (computed, usage.cached_tokens) == (usage.prompt_tokens, 0)
 
 
-def test_predictions_stay_near_those_of_a_full_computation(smollm2: Path) -> None:
+def test_predictions_stay_near_those_of_a_full_computation(
+    smollm2_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On prose that comes with Python: the log likelihood of what follows, token by token."""
-    engine = Engine.load(EngineConfig(smollm2, context_length=1024, device="cpu", threads=2))
+    engine = smollm2_engine
     tokens = engine.tokenizer.encode(topics["assignment"])[:700]
     assert len(tokens) == 700
     now = tokens[:60] + tokens[260:]
-    known = len(now) - 24
+    known = len(now) - FOLLOWING
     exact = engine.log_likelihoods(now, known)
 
     rows: list[torch.Tensor] = []
     compute = engine._runner.run
 
-    def spy(batch: Any) -> torch.Tensor:
+    def spy(batch: Batch) -> torch.Tensor:
         logits = compute(batch)
         rows.append(logits)
         return logits
 
-    engine._runner.run = spy  # type: ignore[method-assign]
-    run(engine, [request("before", tokens[:-24], 1)])
+    monkeypatch.setattr(engine._runner, "run", spy)
+    run(engine, [request("before", tokens[:-FOLLOWING], 1)])
     rows.clear()
     for length in range(known, len(now)):
         reply = run(engine, [request("x", now[:length], 1)])["x"]
         assert reply.usage is not None
         assert reply.usage.cached_tokens == length - 1
     logits = torch.cat(rows)
-    shifted = torch.log_softmax(logits, -1)[torch.arange(24), torch.tensor(now[known:])]
+    shifted = torch.log_softmax(logits, -1)[torch.arange(len(rows)), torch.tensor(now[known:])]
     differences = shifted - exact
     assert float(differences.abs().mean()) < 0.15
     assert abs(float(differences.mean())) < 0.1

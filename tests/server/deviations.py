@@ -29,7 +29,9 @@ PAGE = Deviation("The pages are our own", 200)
 CHUNKED = Deviation("Chunked request bodies are read", 200)
 ABORT = Deviation("Aborting nothing is no success", 200, {"success": "false", "done": "false"})
 TEMPLATE = Deviation("Chat uses the model's own template", 422)
-TOOLS = Deviation("No tool calls yet", 200)
+TOOLS = Deviation("Tool calls are OpenAI's", 200)
+GRAMMAR = Deviation("A grammar that does not parse is refused", 400)
+LATER = "Endpoints of later versions"
 
 DEVIATIONS: dict[str, Deviation] = {
     **_rows(
@@ -70,28 +72,72 @@ DEVIATIONS: dict[str, Deviation] = {
         "a_abort_badjson",
         "a_abort_idle",
         "a_abort_idle_nobody",
-        "a_queue_abort_nokey",
-        "a_sse_abort_call",
         "pw_abort_key",
     ),
     **_rows(TEMPLATE, "a_oai_chat_empty_messages"),
     **_rows(TOOLS, "gr_tools_auto", "gr_tools_none"),
+    **_rows(GRAMMAR, "gp_2_invalid", "gr_zz_no_root"),
+    **_rows(Deviation("Only generations wait", 200, {"text": ""}), "mu0_busy_transcribe"),
+    **_rows(
+        Deviation(LATER, 200),
+        "a_get_last_logprobs",
+        "a_get_ollama_version",
+        "a_get_props",
+        "a_last_logprobs_404_body",
+        "a_logprobs_post",
+        "a_ollama_chat",
+        "a_ollama_generate",
+    ),
+    **_rows(Deviation(LATER, 200, []), "a_get_sd_loras"),
+    **_rows(Deviation(LATER, 400), "a_v1_messages"),
+    **_rows(Deviation(LATER, 503), "a_tts_speech"),
 }
 
-ADDED_KEYS = {
-    "error",
-    "logprobs",
-    "prompt_tokens",
-    "completion_tokens",
-    "prompt_tokens_details",
-    "last_input_count",
-    "last_process_time",
-    "last_eval_time",
-    "last_process_speed",
-    "last_eval_speed",
-    "last_draft_success",
-    "last_draft_failed",
-    "total_tts_gens",
-    "total_transcribe_gens",
+_CHOICE = frozenset({"logprobs", "prompt_tokens_details"})
+_ADDED = {
+    "/generate": frozenset({"logprobs", "prompt_tokens", "completion_tokens"}),
+    "/completions": _CHOICE,
+    "/completion": _CHOICE,
+    "/tokencount": frozenset({"prompt"}),
+    "/models": frozenset({"status"}),
+    "/extra/version": frozenset(
+        {
+            "llm",
+            "audio",
+            "multiplayer",
+            "websearch",
+            "tts",
+            "embeddings",
+            "music",
+            "savedata",
+            "admin",
+            "router",
+            "guidance",
+            "jinja",
+            "mcp",
+        }
+    ),
+    "/perf": frozenset(
+        {
+            "last_input_count",
+            "last_process_time",
+            "last_eval_time",
+            "last_process_speed",
+            "last_eval_speed",
+            "last_draft_success",
+            "last_draft_failed",
+            "total_tts_gens",
+            "total_transcribe_gens",
+        }
+    ),
 }
-"""Keys that 1.76 did not have: those of later versions, and `error` for OpenAI clients."""
+
+
+def added_keys(path: str) -> frozenset[str]:
+    """Keys that the endpoint's answer has and 1.76's had not, at whatever depth.
+
+    Those are keys of later versions, and in every error `error` for OpenAI clients.
+    """
+    path = path.partition("?")[0].rstrip("/")
+    added = (keys for ending, keys in _ADDED.items() if path.endswith(ending))
+    return frozenset({"error"}).union(*added)

@@ -19,6 +19,7 @@ from server.client import EngineClient
 from server.service import GenerationService
 from server.webui.assets import LITE_LIMIT, STATIC, read_assets, read_lite
 from server.webui.routes import page_routes
+from server.webui.status import EngineControl
 from server.wire import replies
 from tests.server.conftest import KEY
 from tests.server.live import LiveServer
@@ -33,8 +34,8 @@ BEARER = {b"Authorization": b"Bearer " + KEY.encode()}
 class Control:
     """An engine whose theta can be switched, and what was asked of it."""
 
-    theta: ThetaStatus | None = ThetaStatus(True, 0.97, 4)
-    backend: Backend = Backend("cpu", "avx2", 2)
+    theta: ThetaStatus | None = field(default_factory=lambda: ThetaStatus(True, 0.97, 4))
+    backend: Backend = field(default_factory=lambda: Backend("cpu", "avx2", 2))
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     def set_theta(self, *, enabled: bool | None = None, gamma: float | None = None) -> None:
@@ -51,14 +52,21 @@ def service(tiny_worker: EngineWorker) -> GenerationService:
     return GenerationService(EngineClient(tiny_worker), 4)
 
 
-def client(service: GenerationService, key: str | None = None, **options: Any) -> TestClient:
+def client(
+    service: GenerationService,
+    key: str | None = None,
+    *,
+    engine: EngineControl | None = None,
+    lite: Path | None = None,
+) -> TestClient:
+    """A client of the pages alone; `engine` None is one with theta."""
     app = FastAPI(
         exception_handlers={
             NkatError: replies.render_nkat_error,
             replies.HttpError: replies.render_http_error,
         }
     )
-    app.include_router(page_routes(service, KeyGuard(key), **options))
+    app.include_router(page_routes(service, KeyGuard(key), engine=engine or Control(), lite=lite))
     return TestClient(app)
 
 

@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from engine.types import DEFAULT_SAMPLER_ORDER, Sampler
+from engine.types import DEFAULT_SAMPLER_ORDER, GbnfGrammar, Grammar, JsonGrammar, Sampler
 from server.wire.body import describe
+from server.wire.generation_fields import to_grammar
 from server.wire.lenient import Count, Name, Real, Seed, Texts, Truth, WireModel
 from server.wire.sampler_fields import NOT_YET, SamplerFields, asked_in_vain, to_sampling
 
@@ -117,11 +118,27 @@ def test_biases_and_bans() -> None:
     assert sampling(logit_bias=[[5, 1]]).logit_bias == ()
 
 
-def test_what_is_asked_in_vain_is_known() -> None:
-    neutral = {
-        "top_a": 0, "typical": 1, "tfs": 1, "mirostat": 0, "dry_multiplier": 0, "xtc_probability": 0,
-        "grammar": "", "banned_tokens": [], "guidance_scale": 1, "dry_base": 3, "nsigma": "0",
-    }  # fmt: skip
+@pytest.mark.parametrize("neutral", [{}, {"guidance_scale": 1}, {"guidance_scale": "1.0", "mirostat": 2}])
+def test_what_asks_for_nothing_is_not_asked_in_vain(neutral: dict[str, Any]) -> None:
     assert asked_in_vain(SamplerFields.model_validate(neutral), NOT_YET) == {}
-    wanted = {"mirostat": 2, "tfs": 0.9, "grammar": "root ::= x"}
-    assert asked_in_vain(SamplerFields.model_validate(wanted), NOT_YET).keys() == wanted.keys()
+
+
+def test_what_is_asked_in_vain_is_known() -> None:
+    wanted = {"guidance_scale": 1.5, "negative_prompt": "x"}
+    vain = asked_in_vain(SamplerFields.model_validate(wanted), NOT_YET)
+    assert vain == {"guidance_scale": NOT_YET["guidance_scale"].reason}
+
+
+@pytest.mark.parametrize(
+    ("text", "grammar"),
+    [
+        ("", None),
+        (" \n", None),
+        ('root ::= "a"', GbnfGrammar('root ::= "a"')),
+        ("# {\nroot ::= [a]", GbnfGrammar("# {\nroot ::= [a]")),
+        ('{"type": "object"}', JsonGrammar('{"type": "object"}')),
+        ('\n {"type"', JsonGrammar('\n {"type"')),
+    ],
+)
+def test_grammars_are_gbnf_or_schemas(text: str, grammar: Grammar | None) -> None:
+    assert to_grammar(text) == grammar

@@ -30,8 +30,9 @@ class ToolCallParser:
         self._held = ""
         self._reader: CallReader | None = None
         self._opener = ""
+        """The reader's opening tag, with the blanks before it."""
         self._given: str | None = None
-        """What the reader was given, its opener included; None once a call came of it."""
+        """The opening tag and what the reader was given; None once a call came of it."""
         self._at_start = True
         """Only blanks so far, so that a bare call may begin."""
         self._after_call = False
@@ -139,10 +140,11 @@ class ToolCallParser:
             self._say(text[:decided], found)
             self._held = text[decided:]
             return False
-        self._say(text[: marker.start].rstrip(), found)
+        said = text[: marker.start].rstrip()
+        self._say(said, found)
         self._held = text[marker.end :]
         if marker.text in self._format.openers:
-            self._open(marker.text)
+            self._open(text[len(said) : marker.end])
         else:
             self._after_call = True
         return True

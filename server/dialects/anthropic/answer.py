@@ -33,9 +33,10 @@ class Answer:
     _ended: Ended | None = None
     _stop: dict[str, str | None] = field(default_factory=lambda: {"stop_reason": None, "stop_sequence": None})
 
-    def opening(self) -> list[Event]:
-        """The events before the first delta. The prompt is not counted yet: the end tells."""
-        return [{"type": "message_start", "message": self._message([], Usage(0, 0))}, {"type": "ping"}]
+    def opening(self, prompt_tokens: int) -> list[Event]:
+        """The events before the first delta. How much of the prompt was cached is known at the end."""
+        message = self._message([], Usage(prompt_tokens, 0))
+        return [{"type": "message_start", "message": message}, {"type": "ping"}]
 
     def events(self, delta: Delta, finish: FinishReason | None = None) -> list[Event]:
         """What to send for one delta; with the last one comes the engine's word for the end."""

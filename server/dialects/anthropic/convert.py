@@ -54,7 +54,7 @@ def counting_request() -> GenerationRequest:
 def prompt_text(planned: GenerationRequest) -> str:
     """The prompt of a planned request, which is always text."""
     assert isinstance(planned.prompt, TextPrompt)
-    return planned.prompt.memory + planned.prompt.text
+    return planned.prompt.text
 
 
 def shows_thinking(body: ConversationBody) -> bool:

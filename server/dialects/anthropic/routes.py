@@ -67,9 +67,10 @@ async def _events(
 ) -> AsyncGenerator[list[Event], None]:
     """The events of the answer, the first ones when the engine has taken the request."""
     reader = plan.reader()
+    prompt = await service.count(convert.prompt_text(plan.request), special=True)
     async with aclosing(service.stream(plan.request, origin=origin)) as news:
         await anext(news)
-        yield answer.opening()
+        yield answer.opening(len(prompt))
         async for event in news:
             yield [told for delta in reader.push(event) for told in answer.events(delta, event.finish)]
 

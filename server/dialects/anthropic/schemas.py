@@ -18,46 +18,52 @@ Blocks = str | list[dict[str, Any]]
 class Turn(WireModel):
     """One message of a conversation."""
 
-    role: Literal["user", "assistant", "system"]
-    content: Blocks
+    role: Literal["user", "assistant", "system"] = Field(description="who speaks")
+    content: Blocks = Field(description="what is said: text, or blocks")
 
 
 class ToolBody(WireModel):
     """A function that the model may call. Tools of other types than `custom` run at Anthropic alone."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128)]
-    type: Literal["custom"] = "custom"
-    description: str = ""
-    input_schema: dict[str, Any]
+    name: Annotated[str, Field(min_length=1, max_length=128, description="its name")]
+    type: Literal["custom"] = field("custom", "only functions of the client's own are known")
+    description: str = field("", "what it does, for the model")
+    input_schema: dict[str, Any] = Field(description="JSON schema of its arguments, an object")
 
 
 class ToolChoiceBody(WireModel):
     """Whether a tool must be called, and which."""
 
-    type: Literal["auto", "any", "tool", "none"]
-    name: Name | None = None
-    disable_parallel_tool_use: Truth = False
+    type: Literal["auto", "any", "tool", "none"] = Field(
+        description="the model decides, one must be called, `name` must be called, none may be called"
+    )
+    name: Name | None = field(None, "the tool of type `tool`")
+    disable_parallel_tool_use: Truth = field(False, "at most one call in a reply")
 
 
 class ThinkingBody(WireModel):
     """Whether the model thinks before it answers; without it, it does not."""
 
-    type: Literal["enabled", "disabled", "adaptive"]
-    budget_tokens: Annotated[Count, Field(ge=0)] | None = None
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"] = Field(
+        description="`disabled`: it does not think; with any other type it does"
+    )
+    budget_tokens: Annotated[Count, Field(ge=0)] | None = field(None, "most tokens of thought", least=0)
 
 
 class FormatBody(WireModel):
     """What the reply's text must be."""
 
-    type: Literal["json_schema"]
-    json_schema: dict[str, Any] = Field(alias="schema")
+    type: Literal["json_schema"] = Field(description="the only form there is beside plain text")
+    json_schema: dict[str, Any] = Field(alias="schema", description="a JSON schema that the text follows")
 
 
 class OutputBody(WireModel):
     """The form of the reply, and how much is spent on it."""
 
-    format: FormatBody | None = None
-    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: FormatBody | None = field(None, "what the text must be; absent: any text")
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = field(
+        None, "how long the model may think"
+    )
 
 
 class ConversationBody(WireModel):

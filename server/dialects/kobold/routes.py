@@ -28,8 +28,6 @@ from server.wire.replies import HttpError, JsonReply
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import EventStream, named_event
 
-TAGS = ["KoboldAI"]
-
 
 def kobold_routes(
     service: GenerationService,
@@ -46,7 +44,7 @@ def kobold_routes(
     `adapter`: the tags that placeholders stand for. `story`: what Kobold Lite begins with; may be empty.
     `saves`: where clients keep data on the server, if they may.
     """
-    router = APIRouter(tags=TAGS)
+    router = APIRouter(tags=["KoboldAI"])
     with_key = [Depends(guard.require)]
     limit = settings.maxrequestsize
 

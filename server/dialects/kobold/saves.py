@@ -16,9 +16,7 @@ from server.wire.replies import JsonReply
 _OFF = "no saves are kept here: start the server with --savedatafile FILE"
 
 
-def add_save_routes(
-    router: APIRouter, settings: Settings, guard: KeyGuard, saves: SaveData | None
-) -> None:
+def add_save_routes(router: APIRouter, settings: Settings, guard: KeyGuard, saves: SaveData | None) -> None:
     """Add them to the dialect's routes. Without `saves` they say that there are none."""
     with_key = [Depends(guard.require)]
     limit = settings.maxrequestsize

@@ -6,7 +6,13 @@ from typing import Any
 from engine.errors import RequestError
 from engine.types import GenerationRequest, JsonGrammar, TextPrompt
 from server.chat.call import ChatCall, Tool
-from server.dialects.ollama.schemas import ChatBody, GenerateBody, MessageBody, Options, SharedBody
+from server.dialects.ollama.schemas import (
+    MessageBody,
+    OllamaChatBody,
+    OllamaGenerateBody,
+    Options,
+    SharedBody,
+)
 from server.wire.generation_fields import to_request
 from server.wire.lenient import COUNT_LIMIT
 
@@ -14,7 +20,7 @@ DEFAULT_LENGTH = 400
 UNSEEN = "images: no model that sees is loaded"
 
 
-def chat_call(body: ChatBody) -> ChatCall:
+def chat_call(body: OllamaChatBody) -> ChatCall:
     """The turn that is asked for. Raises `RequestError` for what the model cannot do."""
     return ChatCall(
         messages=_messages(body.messages),
@@ -27,7 +33,7 @@ def chat_call(body: ChatBody) -> ChatCall:
     )
 
 
-def generate_call(body: GenerateBody) -> ChatCall:
+def generate_call(body: OllamaGenerateBody) -> ChatCall:
     """A prompt as the turn of a user. Raises `RequestError` for what the model cannot do."""
     _check(body)
     system = [{"role": "system", "content": body.system}] if body.system else []
@@ -38,7 +44,7 @@ def generate_call(body: GenerateBody) -> ChatCall:
     )
 
 
-def raw_request(body: GenerateBody, request_id: str, default_length: int | None) -> GenerationRequest:
+def raw_request(body: OllamaGenerateBody, request_id: str, default_length: int | None) -> GenerationRequest:
     """The request that continues the prompt as it is. Raises `RequestError` for what that excludes."""
     _check(body)
     if body.system or body.context:
@@ -51,10 +57,10 @@ def base_request(body: SharedBody, request_id: str, default_length: int | None) 
     return _request(body, request_id, "", default_length, None)
 
 
-def prompt_text(planned: GenerationRequest) -> str:
-    """The prompt of a planned request, which is always text."""
+def prompt_text(planned: GenerationRequest, bos: str, *, first: bool) -> str:
+    """The prompt of a planned request, which is always text; a BOS comes in the `first` prompt alone."""
     assert isinstance(planned.prompt, TextPrompt)
-    return planned.prompt.memory + planned.prompt.text
+    return planned.prompt.text if first else planned.prompt.text.removeprefix(bos)
 
 
 def shows_thinking(body: SharedBody) -> bool:
@@ -106,7 +112,7 @@ def _length(options: Options, fallback: int) -> int:
     return fallback
 
 
-def _check(body: GenerateBody) -> None:
+def _check(body: OllamaGenerateBody) -> None:
     if body.images:
         raise RequestError(UNSEEN)
     if body.suffix:

@@ -16,9 +16,16 @@ from server.chat.message import Delta
 from server.chat.planner import ChatPlanner
 from server.dialects.ollama import convert
 from server.dialects.ollama.answer import Answer, Line, RawReader
+from server.dialects.ollama.embeddings import add_embedding_routes
 from server.dialects.ollama.errors import OllamaRoute
 from server.dialects.ollama.models import VERSION, ModelFile, running_reply, show_reply, tags_reply
-from server.dialects.ollama.schemas import NOT_YET, ChatBody, GenerateBody, SharedBody, ShowBody
+from server.dialects.ollama.schemas import (
+    NOT_YET,
+    OllamaChatBody,
+    OllamaGenerateBody,
+    OllamaShowBody,
+    SharedBody,
+)
 from server.dialects.ollama.stream import LineStream, line
 from server.logs import OnceLog
 from server.service import GenerationService, Origin
@@ -43,11 +50,11 @@ def ollama_routes(
     router = APIRouter(route_class=OllamaRoute, tags=["Ollama"])
     with_key = [Depends(guard.require)]
 
-    @router.post("/api/chat", dependencies=with_key, openapi_extra=body_of(ChatBody))
+    @router.post("/api/chat", dependencies=with_key, openapi_extra=body_of(OllamaChatBody))
     async def chat(request: Request) -> Response:
         """Answer a chat."""
         started = time.perf_counter_ns()
-        body = await read_model(request, ChatBody, settings.maxrequestsize)
+        body = await read_model(request, OllamaChatBody, settings.maxrequestsize)
         answer = Answer(service.info.name, True, convert.shows_thinking(body), started)
         if not body.messages:
             return JsonReply(answer.nothing())
@@ -55,11 +62,11 @@ def ollama_routes(
         plan = await planner.plan(convert.chat_call(body), base, service.render_chat)
         return await answered(request, body, plan.request, plan.reader(), answer)
 
-    @router.post("/api/generate", dependencies=with_key, openapi_extra=body_of(GenerateBody))
+    @router.post("/api/generate", dependencies=with_key, openapi_extra=body_of(OllamaGenerateBody))
     async def generate(request: Request) -> Response:
         """Answer a prompt, or continue it as it is."""
         started = time.perf_counter_ns()
-        body = await read_model(request, GenerateBody, settings.maxrequestsize)
+        body = await read_model(request, OllamaGenerateBody, settings.maxrequestsize)
         answer = Answer(service.info.name, False, convert.shows_thinking(body), started)
         if not body.prompt:
             return JsonReply(answer.nothing())
@@ -68,7 +75,9 @@ def ollama_routes(
             return await answered(request, body, wanted, RawReader(), answer)
         base = convert.base_request(body, _request_id(), settings.defaultgenamt)
         plan = await planner.plan(convert.generate_call(body), base, service.render_chat)
-        ids = await service.count(convert.prompt_text(plan.request), special=not body.context)
+        first = not body.context
+        text = convert.prompt_text(plan.request, service.info.bos_token, first=first)
+        ids = await service.count(text, special=first)
         answer.context = [*body.context, *ids]
         wanted = replace(plan.request, prompt=TokenPrompt(tuple(answer.context)))
         return await answered(request, body, wanted, plan.reader(), answer)
@@ -88,10 +97,10 @@ def ollama_routes(
         """The version of the API."""
         return JsonReply({"version": VERSION})
 
-    @router.post("/api/show", dependencies=with_key, openapi_extra=body_of(ShowBody))
+    @router.post("/api/show", dependencies=with_key, openapi_extra=body_of(OllamaShowBody))
     async def show(request: Request) -> JsonReply:
         """All about the model."""
-        await read_model(request, ShowBody, settings.maxrequestsize)
+        await read_model(request, OllamaShowBody, settings.maxrequestsize)
         return JsonReply(show_reply(service.info, ModelFile.look(settings.model)))
 
     async def answered(
@@ -104,6 +113,7 @@ def ollama_routes(
             return LineStream(_pieces(lines))
         return JsonReply(await unless_gone(request.receive, _whole(lines, answer)))
 
+    add_embedding_routes(router, service, settings, guard)
     return router
 
 

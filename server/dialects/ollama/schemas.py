@@ -63,7 +63,7 @@ class SharedBody(WireModel):
     shift: Any = field(None, "ignored: a reply ends where the context does")
 
 
-class GenerateBody(SharedBody):
+class OllamaGenerateBody(SharedBody):
     """Body of `/api/generate`."""
 
     prompt: str = field("", "the text to answer; without it nothing is made")
@@ -84,52 +84,52 @@ class GenerateBody(SharedBody):
 class FunctionBody(WireModel):
     """The function of a call."""
 
-    name: str
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field(description="the tool's name")
+    arguments: dict[str, Any] = field({}, "what it was called with")
 
 
 class CallBody(WireModel):
     """A call of a tool that the model made earlier."""
 
-    id: Name = ""
-    function: FunctionBody
+    id: Name = field("", "the call's id; absent: it is told by its place")
+    function: FunctionBody = Field(description="what was called")
 
 
 class MessageBody(WireModel):
     """One message of a chat."""
 
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str = ""
-    thinking: str = ""
-    images: list[Any] = Field(default_factory=list)
-    tool_calls: tuple[CallBody, ...] = ()
-    tool_name: Name = ""
-    tool_call_id: Name = ""
+    role: Literal["system", "user", "assistant", "tool"] = Field(description="who speaks")
+    content: str = field("", "what is said")
+    thinking: str = field("", "what the assistant thought before")
+    images: list[Any] = field([], "refused: no model that sees is loaded")
+    tool_calls: tuple[CallBody, ...] = field((), "the calls of tools that the assistant made")
+    tool_name: Name = field("", "the tool whose result this is")
+    tool_call_id: Name = field("", "the call whose result this is")
 
 
 class SignatureBody(WireModel):
     """What a tool is called, what it does, and what it takes."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128)]
-    description: str = ""
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    name: Annotated[str, Field(min_length=1, max_length=128, description="its name")]
+    description: str = field("", "what it does, for the model")
+    parameters: dict[str, Any] = field({}, "JSON schema of its arguments, an object")
 
 
 class ToolBody(WireModel):
     """A function that the model may call."""
 
-    type: Literal["function"] = "function"
-    function: SignatureBody
+    type: Literal["function"] = field("function", "only functions are known")
+    function: SignatureBody = Field(description="the function")
 
 
-class ChatBody(SharedBody):
+class OllamaChatBody(SharedBody):
     """Body of `/api/chat`."""
 
     messages: list[MessageBody] = field([], "the conversation; without it nothing is made")
     tools: tuple[ToolBody, ...] = field((), "functions that the model may call")
 
 
-class ShowBody(WireModel):
+class OllamaShowBody(WireModel):
     """Body of `/api/show`."""
 
     model: Any = field(None, "ignored: one model is loaded")

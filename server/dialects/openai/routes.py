@@ -17,6 +17,7 @@ from server.chat.turn import TurnReader, collect
 from server.dialects.openai import convert
 from server.dialects.openai.answer import CompletionAnswer, Head
 from server.dialects.openai.chat_answer import ChatAnswer
+from server.dialects.openai.embeddings import add_embedding_routes
 from server.dialects.openai.schemas import (
     CHAT_NOT_YET,
     COMPLETION_NOT_YET,
@@ -98,6 +99,7 @@ def openai_routes(
             include_usage=body.stream_options.include_usage,
         )
 
+    add_embedding_routes(router, service, settings, guard)
     return router
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import GenerationFields
@@ -46,6 +46,9 @@ class SharedBody(GenerationFields):
     user: Any = field(None, "ignored")
 
 
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+
+
 def _prompts(value: Any) -> Any:
     """A list of prompts, whichever of the four forms was sent."""
     if isinstance(value, str):
@@ -62,7 +65,21 @@ class CompletionBody(SharedBody):
         tuple[str | tuple[TokenId, ...], ...],
         BeforeValidator(_prompts),
         Field(min_length=1, max_length=CHOICES_LIMIT),
-    ] = field(("",), "text, token ids, or a list of either")
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string"},
+                    _IDS,
+                    {
+                        "type": "array",
+                        "items": {"anyOf": [{"type": "string"}, _IDS]},
+                        "minItems": 1,
+                        "maxItems": CHOICES_LIMIT,
+                    },
+                ]
+            }
+        ),
+    ] = field(("",), "text, token ids, or a list of either", shown="")
     memory: str = field("", "text in front of each prompt, kept whole when it is cut to fit")
     echo: Truth = field(False, "begin the answer with the prompt")
     logprobs: Count | None = field(None, "so many alternatives reported for each token", least=0, most=20)
@@ -93,13 +110,13 @@ class ToolBody(WireModel):
     """An entry of `tools`."""
 
     type: str = field("function", "only functions are known")
-    function: FunctionTool
+    function: FunctionTool = Field(description="the function")
 
 
 class ChatBody(SharedBody):
     """Body of `/v1/chat/completions`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, description="the conversation so far")]
     continue_assistant_turn: Truth = field(True, "go on with a last message of the assistant")
     chat_template_kwargs: dict[str, Any] = field({}, "further variables of the model's chat template")
     memory: str = field("", "text in front of the whole prompt")

@@ -1,8 +1,9 @@
 """The wire of the Responses dialect: what clients send."""
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import GenerationFields
@@ -15,45 +16,65 @@ METADATA_ENTRIES = 16
 """Most pairs of `metadata`, OpenAI's limit."""
 
 
+def _sendable(value: dict[str, Any]) -> dict[str, Any]:
+    """What responses say again must be JSON for every reader; Python's also takes NaN and 1e999."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise ValueError("must be JSON with finite numbers, and not nested too deep") from None
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
+
+
 class ToolBody(WireModel):
     """A function that the model may call. Tools of other types run at OpenAI alone."""
 
-    type: Literal["function"]
-    name: Annotated[str, Field(min_length=1, max_length=128)]
-    description: str = ""
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    strict: Truth = True
+    type: Literal["function"] = Field(description="only functions are known")
+    name: Annotated[str, Field(min_length=1, max_length=128, description="its name")]
+    description: str = field("", "what it does, for the model")
+    parameters: JsonObject = field({}, "JSON schema of its arguments, an object")
+    strict: Truth = field(True, "echoed: arguments always follow the schema")
 
 
 class ToolChoiceBody(WireModel):
     """The one tool to call, or those that may be called."""
 
-    type: Literal["function", "allowed_tools"]
-    name: Name | None = None
-    mode: Literal["auto", "required"] = "auto"
-    tools: tuple[dict[str, Any], ...] = ()
+    type: Literal["function", "allowed_tools"] = Field(
+        description="`name` must be called, or only some of the tools may be"
+    )
+    name: Name | None = field(None, "the tool of type `function`")
+    mode: Literal["auto", "required"] = field("auto", "whether one of the allowed tools must be called")
+    tools: tuple[JsonObject, ...] = field((), "the allowed tools, each with its `name`")
 
 
 class FormatBody(WireModel):
     """What the reply's text must be."""
 
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    name: Name = ""
-    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
-    strict: Truth = False
+    type: Literal["text", "json_object", "json_schema"] = field(
+        "text", "any text, any JSON object, or JSON that `schema` admits"
+    )
+    name: Name = field("", "echoed")
+    json_schema: JsonObject | None = Field(
+        default=None, alias="schema", description="a JSON schema that the text follows"
+    )
+    strict: Truth = field(False, "echoed: a schema is always followed")
 
 
 class TextBody(WireModel):
     """The form of the reply's text."""
 
-    format: FormatBody = FormatBody()
-    verbosity: Name | None = None
+    format: FormatBody = field(FormatBody(), "what the text must be")
+    verbosity: Name | None = field(None, "ignored: no model here is told how much to say")
 
 
 class ReasoningBody(WireModel):
     """How much the model thinks before it answers."""
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = field(
+        None, "how long the model may think; none: not at all"
+    )
 
 
 class ResponsesBody(GenerationFields):

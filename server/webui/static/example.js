@@ -4,6 +4,9 @@ import { flatten } from "./schema.js";
 
 const DEEPEST = 4;
 
+// What a request is about, for bodies that require no field at all.
+const MAIN = ["prompt", "messages", "input", "text"];
+
 /** The curl command for an endpoint of the server at `address`. */
 export function curl(document, endpoint, address) {
   const { method, path, parameters, body, locked } = endpoint;
@@ -32,7 +35,7 @@ function payload(document, { type, schema, example }) {
 export function sample(document, schema, depth = 0) {
   const whole = flatten(document, schema);
   const given = whole.example ?? whole.examples?.[0] ?? whole.const ?? whole.enum?.[0] ?? whole.default;
-  if (given !== undefined && given !== null) return given;
+  if (given !== undefined && given !== null && given !== "" && !isEmptyList(given)) return given;
   if (whole.variants?.length > 0 && depth < DEEPEST) return sample(document, whole.variants[0], depth + 1);
   const type = [].concat(whole.type ?? [])[0];
   if (type === "object" || whole.properties) return sampleObject(document, whole, depth);
@@ -46,8 +49,13 @@ function sampleObject(document, whole, depth) {
   if (depth >= DEEPEST) return {};
   const names = Object.keys(whole.properties ?? {});
   const required = names.filter((name) => whole.required?.includes(name));
-  const chosen = required.length > 0 ? required : names.slice(0, 1);
+  const main = names.filter((name) => MAIN.includes(name));
+  const chosen = [required, main, names.slice(0, 1)].find((some) => some.length > 0) ?? [];
   return Object.fromEntries(chosen.map((name) => [name, sample(document, whole.properties[name], depth + 1)]));
+}
+
+function isEmptyList(value) {
+  return Array.isArray(value) && value.length === 0;
 }
 
 function quoted(text) {

@@ -33,7 +33,7 @@ export class Generation {
       }
     } catch (error) {
       if (this.#hangUp.signal.aborted) return;
-      throw error instanceof ServerError ? error : new ServerError("The connection broke off.", 0);
+      throw error instanceof ServerError ? error : new ServerError(`The reply broke off: ${error.message}`, 0);
     }
   }
 

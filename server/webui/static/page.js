@@ -33,6 +33,7 @@ function show(status) {
 /** Do `work` with the buttons set for it, and show what goes wrong. */
 async function occupied(abortButton, work) {
   setBusy(abortButton, true);
+  watch.setBusy(true);
   showError(null);
   try {
     await work({ prompt: prompt.value, ...samplers.fields() });
@@ -41,7 +42,7 @@ async function occupied(abortButton, work) {
     if (error.status === 401) byId("key").focus();
   } finally {
     setBusy(abortButton, false);
-    watch.refresh();
+    watch.setBusy(false);
   }
 }
 
@@ -55,7 +56,6 @@ function setBusy(abortButton, busy) {
 function write() {
   return occupied(byId("abort"), (fields) => reply.run(fields, (generation) => {
     running = generation;
-    watch.refresh();
   }));
 }
 

@@ -49,9 +49,11 @@ function join(part, whole) {
 /** A value for a table: type, default, range and meaning as text. */
 export function describe(document, schema) {
   const whole = flatten(document, schema);
+  // An object's fields have rows, and defaults, of their own.
+  const usual = whole.properties ? undefined : whole.default;
   return {
     type: typeText(document, schema),
-    default: whole.default === undefined ? null : JSON.stringify(whole.default),
+    default: usual === undefined ? null : JSON.stringify(usual),
     range: rangeText(whole),
     meaning: whole.description ?? "",
   };

@@ -4,7 +4,7 @@ import { askJson } from "./server.js";
 import { byId, showRows } from "./dom.js";
 
 const CALM = 5000; // milliseconds between two questions
-const BUSY = 1500;
+const BUSY = 1000;
 
 const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const WHOLE = new Intl.NumberFormat("en");
@@ -14,11 +14,18 @@ export class StatusWatch {
   #onStatus;
   #timer = null;
   #asking = false;
+  #busy = false;
 
   /** Starts at once. `onStatus` gets what `GET api/nkat/status` answers. */
   constructor(onStatus) {
     this.#onStatus = onStatus;
     document.addEventListener("visibilitychange", () => this.refresh());
+    this.refresh();
+  }
+
+  /** Ask now, and more often while `busy`: the page itself waits for text. */
+  setBusy(busy) {
+    this.#busy = busy;
     this.refresh();
   }
 
@@ -34,7 +41,7 @@ export class StatusWatch {
       showFacts(status);
       showSpeed(speed);
       this.#onStatus(status);
-      if (status.open > 0) pause = BUSY;
+      if (this.#busy || status.open > 0) pause = BUSY;
     } catch {
       showUnreachable();
     } finally {
@@ -71,14 +78,14 @@ function showFacts(status) {
     ["Quantisation", status.quantization],
     ["Parameters", COMPACT.format(status.parameters)],
     ["Context", `${WHOLE.format(status.context_length)} tokens`],
-    ["Device", backend && `${backend.device}, ${backend.threads} threads`],
-    ["Kernels", backend && backend.kernels],
+    ["Device", `${backend.device}, ${backend.threads} ${backend.threads === 1 ? "thread" : "threads"}`],
+    ["Kernels", backend.kernels],
     ["Theta", theta === null ? "none" : thetaInWords(theta)],
   ]);
 }
 
 function thetaInWords({ enabled, gamma, rank }) {
-  const strength = rank === null ? `gamma ${gamma}` : `rank ${rank}, gamma ${gamma}`;
+  const strength = `rank ${rank}, gamma ${gamma}`;
   return enabled ? strength : `off (${strength})`;
 }
 

@@ -28,6 +28,30 @@ def recognises(rules: Rules, text: str, root: str = "root") -> bool:
     return len(text) in ends[root, 0]
 
 
+def productive(rules: Rules) -> bool:
+    """Whether each rule has a text. One that has none goes on without end."""
+    known: set[str] = set()
+    while True:
+        found = {name for name, node in rules.items() if _has_text(node, known)}
+        if found == known:
+            return found == rules.keys()
+        known = found
+
+
+def _has_text(node: Node, known: set[str]) -> bool:
+    match node:
+        case Reference(name):
+            return name in known
+        case Alternation(options):
+            return any(_has_text(option, known) for option in options)
+        case Concatenation(items):
+            return all(_has_text(item, known) for item in items)
+        case Repetition(item, minimum, _):
+            return minimum == 0 or _has_text(item, known)
+        case _:
+            return True
+
+
 def _ends(node: Node, text: str, at: int, rules: dict[tuple[str, int], set[int]]) -> set[int]:
     match node:
         case Literal(literal):

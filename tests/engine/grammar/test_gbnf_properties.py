@@ -20,7 +20,7 @@ from engine.grammar.gbnf_nodes import (
 )
 from engine.grammar.gbnf_recursion import without_linear_recursion
 from engine.types import GbnfGrammar
-from tests.engine.grammar.recogniser import recognises, to_gbnf
+from tests.engine.grammar.recogniser import productive, recognises, to_gbnf
 from tests.engine.grammar.walks import BYTE_PAIRS, COMPILERS, allowed
 
 LETTERS = "ab"
@@ -53,7 +53,9 @@ def nodes(names: list[str]) -> st.SearchStrategy[Node]:
 
 
 regular = nodes([])
-recursive = st.fixed_dictionaries({name: nodes(["root", "other"]) for name in ("root", "other")})
+recursive = st.fixed_dictionaries({name: nodes(["root", "other"]) for name in ("root", "other")}).filter(
+    productive
+)
 
 
 def generated(state: GrammarState, prefix: str = "", length: int = 3) -> set[str]:
@@ -78,20 +80,20 @@ def texts_of(rules: Rules) -> set[str]:
         return set()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(regular)
 def test_regular_grammars_admit_exactly_their_texts(node: Node) -> None:
     rules = {"root": node}
     assert texts_of(rules) == {text for text in SHORT if recognises(rules, text)}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(recursive)
 def test_recursive_grammars_admit_nothing_else(rules: Rules) -> None:
     assert texts_of(rules) <= {text for text in SHORT if recognises(rules, text)}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(recursive)
 def test_unrolled_recursion_admits_the_same(rules: Rules) -> None:
     unrolled = without_linear_recursion(rules)
@@ -99,7 +101,7 @@ def test_unrolled_recursion_admits_the_same(rules: Rules) -> None:
         assert recognises(unrolled, text) == recognises(rules, text)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(regular, regular)
 def test_borders_bound_what_short_texts_show(left: Node, right: Node) -> None:
     sides = [borders(node, {}) for node in (left, right)]

@@ -21,6 +21,12 @@ def softmax(pairs: Pairs) -> list[float]:
     return [one / sum(odds) for one in odds]
 
 
+def log_softmax(pairs: Pairs) -> list[float]:
+    highest = max(logit for _, logit in pairs)
+    total = math.log(sum(math.exp(logit - highest) for _, logit in pairs))
+    return [logit - highest - total for _, logit in pairs]
+
+
 def penalised(pairs: Pairs, tokens: list[int], params: SamplingParams) -> Pairs:
     window = tokens[-max(1, params.rep_pen_range) :]
     after = []
@@ -28,7 +34,7 @@ def penalised(pairs: Pairs, tokens: list[int], params: SamplingParams) -> Pairs:
         if token in window:
             last = max(i for i, seen in enumerate(window) if seen == token)
             r = params.rep_pen
-            if 2 * last < len(window) and params.rep_pen > 1 and 0 < params.rep_pen_slope:
+            if 2 * last < len(window) and params.rep_pen > 1 and params.rep_pen_slope > 0:
                 r = 1 + (params.rep_pen - 1) * params.rep_pen_slope
             logit = logit * r if logit <= 0 else logit / r
             logit -= params.presence_penalty + params.frequency_penalty * window.count(token)
@@ -82,8 +88,9 @@ def truncated(name: Sampler, pairs: Pairs, params: SamplingParams) -> Pairs:
             cuts = (i for i in range(1, len(weights)) if sum(weights[: i + 1]) > params.tfs)
             return pairs[: next(cuts, len(pairs))]
         case Sampler.TYPICAL if params.typical < 1:
-            entropy = -sum(one * math.log(one) for one in p)
-            order = sorted(range(len(p)), key=lambda i: abs(-math.log(p[i]) - entropy))
+            log_p = log_softmax(pairs)
+            entropy = -sum(one * log_one for one, log_one in zip(p, log_p, strict=True))
+            order = sorted(range(len(p)), key=lambda i: abs(-log_p[i] - entropy))
             kept: list[int] = []
             for i in order:
                 kept.append(i)

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from server.chat import reasoning
 from server.chat.markers import Piece
@@ -9,6 +9,8 @@ from tests.server.chat.cuttings import cuttings, of_words
 
 FAMILIES = {"think": THINK, "seed": SEED, "magistral": MAGISTRAL, "cohere": COHERE, "gemma": GEMMA}
 OPEN_ROLE = "<|start|>assistant"
+ANALYSIS = "<|channel|>analysis<|message|>"
+FINAL = "<|channel|>final<|message|>"
 
 
 def split(splitter: Splitter, *pieces: str) -> tuple[str, str]:
@@ -76,10 +78,10 @@ def test_coheres_tags_round_the_answer_vanish() -> None:
 @pytest.mark.parametrize(
     ("reply", "thought", "answer"),
     [
-        ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.", "Hm.", "Yes."),
+        (f"{ANALYSIS}Hm.<|end|><|start|>assistant{FINAL}Yes.", "Hm.", "Yes."),
         ("<|channel|>final<|message|>Yes.<|return|>", "", "Yes."),
         ("<|channel|>analysis<|message|>Hm", "Hm", ""),
-        ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>b", "a\n\nb", ""),
+        (f"{ANALYSIS}a<|end|><|start|>assistant{ANALYSIS}b", "a\n\nb", ""),
         (
             "<|channel|>commentary<|message|>Wait.<|end|><|start|>assistant<|channel|>final<|message|>Yes.",
             "",
@@ -87,6 +89,7 @@ def test_coheres_tags_round_the_answer_vanish() -> None:
         ),
         ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assis", "Hm.", ""),
         ("<|weird" + "x" * 300, "", "<|weird" + "x" * 300),
+        ("<|channel|>" + "x" * 300, "", "<|channel|>" + "x" * 300),
         ("to=functions.f<|channel|>commentary json<|message|>{}<|call|>", "", "{}"),
     ],
 )  # fmt: skip
@@ -157,6 +160,7 @@ WORDS = (
 @pytest.mark.parametrize("keep_tags", [False, True])
 @pytest.mark.parametrize("family", [THINK, COHERE, HARMONY])
 @pytest.mark.parametrize("prompt", ["", "<think>\n", "<|start|>assistant<|channel|>analysis<|message|>"])
+@settings(max_examples=40)
 @given(pieces=cuttings(of_words(*WORDS)))
 def test_any_cutting_gives_the_same(family: Family, prompt: str, keep_tags: bool, pieces: list[str]) -> None:
     cut, whole = (family.splitter(prompt, "", keep_tags=keep_tags, tools=True) for _ in range(2))

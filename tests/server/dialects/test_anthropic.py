@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -160,11 +160,9 @@ def test_blocks_that_nobody_can_read(role: str, block: dict[str, Any], told: str
         messages_of(("user" if role == "assistant" else "assistant", "x"), (role, [block]))
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
-    max_leaves=6,
-)
+TEXTS = st.sampled_from(["", "x", "ü\n"])
+PARTS = st.builds(lambda kind, text: {"type": kind, "text": text}, st.sampled_from(["text", "image"]), TEXTS)
+JSON = st.none() | st.booleans() | TEXTS | st.lists(TEXTS | PARTS, max_size=2) | PARTS
 KINDS = st.sampled_from(["text", "image", "tool_use", "tool_result", "thinking", None, 7])
 BLOCKS = st.lists(
     st.builds(
@@ -181,6 +179,7 @@ BLOCKS = st.lists(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), BLOCKS), min_size=1, max_size=3))
 def test_any_blocks_are_read_or_refused(turns: list[tuple[str, Any]]) -> None:
     try:
@@ -223,6 +222,7 @@ def test_a_choice_of_one_tool_must_name_it() -> None:
         ({"thinking": {"type": "disabled"}}, "none", None),
         ({"thinking": {"type": "enabled", "budget_tokens": 99}}, "", 99),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}}, "high", None),
+        ({"thinking": {"type": "between_tools"}}, "", None),
         ({"output_config": {"effort": "low"}}, "none", None),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 99}, "output_config": {"effort": "low"}},
@@ -264,7 +264,7 @@ ROUND: list[Delta] = [
 
 def told(deltas: list[Delta], *, thinking: bool = True) -> tuple[list[dict[str, Any]], Answer]:
     answer = Answer("msg_1", "m", thinking)
-    events = answer.opening()
+    events = answer.opening(10)
     for delta in deltas:
         events += answer.events(delta)
     return events, answer
@@ -305,7 +305,8 @@ def test_the_events_of_a_message() -> None:
     assert {"type": "content_block_delta", "index": 2, "delta": change} in events
     assert events[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
     assert events[-2]["usage"] == USAGE_REPLY
-    assert events[0]["message"]["content"] == []
+    start = events[0]["message"]
+    assert (start["content"], start["stop_reason"], start["usage"]["input_tokens"]) == ([], None, 10)
 
 
 def test_thoughts_that_nobody_asked_for_are_not_shown() -> None:
@@ -364,6 +365,7 @@ PIECES = st.lists(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(PIECES, st.booleans())
 def test_the_events_add_up_to_the_message(pieces: list[Delta], thinking: bool) -> None:
     events, answer = told([*pieces, Ended(Ending.STOP, USAGE)], thinking=thinking)

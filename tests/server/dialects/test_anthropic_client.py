@@ -37,7 +37,11 @@ def client(scripted: tuple[LiveServer, ScriptedWorker]) -> Iterator[anthropic.An
 def test_a_message(client: anthropic.Anthropic, worker: ScriptedWorker) -> None:
     worker.say("Good morning.")
     made = client.messages.create(
-        model="any", messages=HELLO, max_tokens=50, system="Be polite.", temperature=0
+        model="any",
+        messages=HELLO,
+        max_tokens=50,
+        system="Be polite.",
+        extra_body={"temperature": 0},
     )
     assert [block.to_dict() for block in made.content] == [{"type": "text", "text": "Good morning."}]
     assert (made.id[:4], made.role, made.model) == ("msg_", "assistant", "koboldcpp/scripted")
@@ -180,11 +184,13 @@ def test_the_framing_of_a_stream(scripted: tuple[LiveServer, ScriptedWorker]) ->
     assert answer.header("content-type") == "text/event-stream"
     events = answer.body.decode("ascii").split("\n\n")
     assert events.pop() == ""
-    names = []
+    names, contents = [], []
     for event in events:
         name, data = event.split("\n")
         names.append(name.removeprefix("event: "))
-        assert json.loads(data.removeprefix("data: "))["type"] == names[-1]
+        contents.append(json.loads(data.removeprefix("data: ")))
+    assert [content["type"] for content in contents] == names
+    assert contents[0]["message"]["usage"]["input_tokens"] == len(worker.prompt)
     assert names[:2] == ["message_start", "ping"]
     assert names[-2:] == ["message_delta", "message_stop"]
 

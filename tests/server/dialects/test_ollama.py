@@ -1,12 +1,13 @@
 """Ollama's wire: what becomes of requests, and what answers look like."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -18,7 +19,7 @@ from server.dialects.ollama import convert, models, schemas
 from server.dialects.ollama.answer import Answer, RawReader
 from server.dialects.ollama.errors import error_reply
 from server.dialects.ollama.models import ModelFile
-from server.dialects.ollama.schemas import ChatBody, GenerateBody, Options, ShowBody
+from server.dialects.ollama.schemas import OllamaChatBody, OllamaGenerateBody, OllamaShowBody, Options
 from server.wire.lenient import COUNT_LIMIT
 from server.wire.replies import HttpError
 from tests.server.dialects.fields import GENERATION_CHANGES, check_lists
@@ -41,15 +42,15 @@ READ_BY_ROUTES = {"stream", "raw", "context", "top_logprobs"}
 
 
 def chat(**fields: Any) -> ChatCall:
-    return convert.chat_call(ChatBody.model_validate({"messages": HELLO} | fields))
+    return convert.chat_call(OllamaChatBody.model_validate({"messages": HELLO} | fields))
 
 
 def generate(**fields: Any) -> ChatCall:
-    return convert.generate_call(GenerateBody.model_validate({"prompt": "hello"} | fields))
+    return convert.generate_call(OllamaGenerateBody.model_validate({"prompt": "hello"} | fields))
 
 
 def request(**fields: Any) -> Any:
-    return convert.base_request(ChatBody.model_validate({"messages": HELLO} | fields), "id", None)
+    return convert.base_request(OllamaChatBody.model_validate({"messages": HELLO} | fields), "id", None)
 
 
 def with_options(**options: Any) -> Any:
@@ -79,10 +80,10 @@ def test_mapped_options_change_the_request(name: str) -> None:
 def test_every_field_is_mapped_or_listed() -> None:
     read = REQUEST_CHANGES.keys() | READ_BY_ROUTES
     only_generate = {"raw", "context"}
-    check_lists(ChatBody, CHAT_CHANGES.keys() | read - only_generate, schemas.CHAT_IGNORED)
-    check_lists(GenerateBody, GENERATE_CHANGES.keys() | read | REFUSED.keys(), schemas.GENERATE_IGNORED)
+    check_lists(OllamaChatBody, CHAT_CHANGES.keys() | read - only_generate, schemas.CHAT_IGNORED)
+    check_lists(OllamaGenerateBody, GENERATE_CHANGES.keys() | read | REFUSED.keys(), schemas.GENERATE_IGNORED)
     check_lists(Options, OPTION_CHANGES.keys() | {"genkey"}, schemas.NOT_YET, schemas.OPTIONS_IGNORED)
-    check_lists(ShowBody, (), schemas.SHOW_IGNORED)
+    check_lists(OllamaShowBody, (), schemas.SHOW_IGNORED)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -93,7 +94,7 @@ def test_what_the_model_cannot_do_is_refused(name: str) -> None:
 
 
 def raw(**fields: Any) -> Any:
-    body = GenerateBody.model_validate({"prompt": "hello", "raw": True} | fields)
+    body = OllamaGenerateBody.model_validate({"prompt": "hello", "raw": True} | fields)
     return convert.raw_request(body, "id", 33)
 
 
@@ -122,13 +123,13 @@ def test_raw_prompts_stay_as_they_are() -> None:
 )
 def test_bad_bodies_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        ChatBody.model_validate({"messages": HELLO} | fields)
+        OllamaChatBody.model_validate({"messages": HELLO} | fields)
 
 
 @pytest.mark.parametrize("context", [[-1], ["1"], [1.5], "12"])
 def test_a_bad_context_is_refused(context: Any) -> None:
     with pytest.raises(ValidationError):
-        GenerateBody.model_validate({"context": context})
+        OllamaGenerateBody.model_validate({"context": context})
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_other_options() -> None:
 @pytest.mark.parametrize(("think", "effort"), [(None, ""), (True, ""), (False, "none"), ("low", "low")])
 def test_thinking(think: Any, effort: str) -> None:
     assert chat(think=think).reasoning_effort == effort
-    shown = convert.shows_thinking(ChatBody.model_validate({"think": think}))
+    shown = convert.shows_thinking(OllamaChatBody.model_validate({"think": think}))
     assert shown == (think is not False)
 
 
@@ -198,6 +199,12 @@ def test_prompts_are_the_users_turn() -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "hello"},
     )
+
+
+def test_only_the_first_prompt_has_a_bos() -> None:
+    planned = replace(request(), prompt=TextPrompt("<s>hello"))
+    assert convert.prompt_text(planned, "<s>", first=True) == "<s>hello"
+    assert convert.prompt_text(planned, "<s>", first=False) == "hello"
 
 
 def messages_of(*messages: Any) -> list[dict[str, Any]]:
@@ -354,6 +361,7 @@ PIECES = st.lists(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(PIECES, st.booleans(), st.booleans())
 def test_the_lines_add_up_to_the_answer(pieces: list[Delta], talk: bool, thinking: bool) -> None:
     lines, answer = told([*pieces, Ended(Ending.STOP, USAGE)], talk=talk, thinking=thinking)

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -104,6 +104,9 @@ def test_the_server_may_set_the_usual_length() -> None:
         {"reasoning": {"effort": "much"}},
         {"metadata": {str(number): "x" for number in range(17)}},
         {"text": {"format": {"type": "grammar"}}},
+        {"text": {"format": FORMAT | {"schema": {"minimum": float("nan")}}}},
+        {"tools": [TOOL | {"parameters": {"maximum": float("inf")}}]},
+        {"tool_choice": {"type": "allowed_tools", "tools": [{"name": float("nan")}]}},
     ],
 )
 def test_bad_bodies_are_refused(fields: dict[str, Any]) -> None:
@@ -368,6 +371,7 @@ DELTAS = {
 }
 
 
+@settings(max_examples=60, deadline=None)
 @given(PIECES)
 def test_the_events_add_up_to_the_response(pieces: list[Delta]) -> None:
     events, answer = told([*pieces, Ended(Ending.STOP, USAGE)])

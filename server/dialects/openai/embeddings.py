@@ -1,0 +1,84 @@
+"""Embeddings: vectors of texts from the loaded model's hidden states."""
+
+import base64
+import secrets
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BeforeValidator, Field
+
+from server.auth import KeyGuard
+from server.dialects.openai.convert import model_name
+from server.dialects.openai.schemas import TokenId
+from server.service import GenerationService, Vector
+from server.settings import Settings
+from server.wire.body import read_model
+from server.wire.disconnect import unless_gone
+from server.wire.endpoint import body_of
+from server.wire.lenient import Truth, WireModel
+from server.wire.replies import JsonReply
+from server.wire.sampler_fields import field
+
+INPUTS_LIMIT = 2048
+"""Most inputs of one request, as OpenAI's."""
+
+
+def _inputs(value: Any) -> Any:
+    """A list of inputs, whichever of the four forms was sent."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value and all(type(item) is int for item in value):
+        return [value]
+    return value
+
+
+class EmbeddingBody(WireModel):
+    """Body of `/v1/embeddings` and `/api/extra/embeddings`."""
+
+    input: Annotated[
+        tuple[str | tuple[TokenId, ...], ...],
+        BeforeValidator(_inputs),
+        Field(min_length=1, max_length=INPUTS_LIMIT, description="text, token ids, or a list of either"),
+    ]
+    encoding_format: Literal["float", "base64"] = field("float", "numbers, or their float32 bytes in base64")
+    pooling: Literal["mean", "last"] = field("mean", "mean of all tokens' hidden states, or the last token's")
+    truncate: Truth = field(True, "cut inputs longer than the context instead of refusing them")
+
+    model: Any = field(None, "ignored: the loaded model answers under any name")
+    user: Any = field(None, "ignored")
+    dimensions: Any = field(None, "not supported: vectors have the model's width")
+
+
+IGNORED = {
+    "model": "one model is loaded, and it answers under any name",
+    "user": "clients are told apart by their address",
+    "dimensions": "a model that was not trained for it loses its meaning when its vectors are cut",
+}
+
+
+def add_embedding_routes(
+    router: APIRouter, service: GenerationService, settings: Settings, guard: KeyGuard
+) -> None:
+    """Add them to the dialect's routes."""
+    with_key = [Depends(guard.require)]
+
+    @router.post("/v1/embeddings", dependencies=with_key, openapi_extra=body_of(EmbeddingBody))
+    @router.post("/api/extra/embeddings", dependencies=with_key, openapi_extra=body_of(EmbeddingBody))
+    async def embeddings(request: Request) -> JsonReply:
+        """The vector of each input, of length 1."""
+        body = await read_model(request, EmbeddingBody, settings.maxrequestsize)
+        wanted = service.embed(
+            body.input, f"embd-{secrets.token_hex(12)}", pooling=body.pooling, truncate=body.truncate
+        )
+        vectors = await unless_gone(request.receive, wanted)
+        data = [
+            {"object": "embedding", "index": index, "embedding": _written(vector, body.encoding_format)}
+            for index, vector in enumerate(vectors)
+        ]
+        tokens = sum(vector.tokens for vector in vectors)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return JsonReply({"object": "list", "data": data, "model": model_name(service.info), "usage": usage})
+
+
+def _written(vector: Vector, encoding: str) -> list[float] | str:
+    return base64.b64encode(vector.raw).decode("ascii") if encoding == "base64" else vector.values

@@ -1,0 +1,183 @@
+import json
+import re
+
+import pytest
+
+from engine.errors import RequestError
+from engine.grammar import GrammarCompiler
+from engine.grammar.gbnf import MAX_DEPTH, gbnf_to_lark
+from engine.tokenizer import Tokenizer
+from engine.types import GbnfGrammar
+from tests.engine.grammar.walks import BYTE_PAIRS, COMPILERS, SENTENCE_PIECES, admits, texts
+
+ARITHMETIC = """
+root ::= expr
+expr ::= term ([-+*/] term)*  # any operator
+term ::= number | "(" expr ")"
+number ::= [0-9]{1,3}
+"""
+
+JSON = r"""
+root   ::= object
+value  ::= object | array | string | number | ("true" | "false" | "null") ws
+object ::=
+  "{" ws (
+            string ":" ws value
+    ("," ws string ":" ws value)*
+  )? "}" ws
+array  ::=
+  "[" ws (
+            value
+    ("," ws value)*
+  )? "]" ws
+string ::=
+  "\"" (
+    [^"\\\x7F\x00-\x1F] |
+    "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4})
+  )* "\"" ws
+number ::= ("-"? ("0" | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9]{1,2})? ws
+ws ::= ([ \t\n] ws)?
+"""
+
+LISTING = r"""
+root ::= item{1,4}
+item ::= "- " [^\r\n\x0b\x0c\x85\u2028\u2029]{1,9} "\n"
+"""
+
+CHESS = """
+root ::= "1. " move " " move "\\n" ([1-9] [0-9]? ". " move " " move "\\n"){0,3}
+move ::= (pawn | nonpawn | castle) [+#]?
+nonpawn ::= [NBKQR] [a-h]? [1-8]? "x"? [a-h] [1-8]
+pawn ::= ([a-h] "x")? [a-h] [1-8] ("=" [NBKQR])?
+castle ::= "O-O" "-O"?
+"""
+
+STATEMENTS = """
+root ::= statement+
+statement ::= "return" ws expression ";" | name ws "=" ws expression ";" | name ws "(" expression? ");"
+  | "{" statement* "}"
+expression ::= term (("+" | "-") term)*
+term ::= name | [0-9]+ | call | "(" ws expression ws ")"
+call ::= name "(" expression? ")"
+name ::= [a-z_] [a-z_0-9]*
+ws ::= [ \\n]+
+"""
+
+MOVE = r"(?:(?:[a-h]x)?[a-h][1-8](?:=[NBKQR])?|[NBKQR][a-h]?[1-8]?x?[a-h][1-8]|O-O(?:-O)?)[+#]?"
+
+BOTH = pytest.mark.parametrize("tokenizer", [BYTE_PAIRS, SENTENCE_PIECES], ids=["bpe", "spm"])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("grammar", "pattern"),
+    [
+        (LISTING, r"(?:- [^\r\n\x0b\x0c\x85\u2028\u2029]{1,9}\n){1,4}"),
+        (CHESS, rf"1\. {MOVE} {MOVE}\n(?:[1-9][0-9]?\. {MOVE} {MOVE}\n){{0,3}}"),
+        (r"root ::= [é-ü]{2} '".replace("'", r'"\U0001F600" .'), "[é-ü]{2}😀(?s:.)"),
+        (r'root ::= ("\x41" | [^\x00-\x60])? "/\"\\"', r'(?:A|[^\x00-\x60])?/"\\'),
+    ],
+    ids=["listing", "chess", "unicode", "escapes"],
+)
+def test_regular_grammars(tokenizer: Tokenizer, grammar: str, pattern: str) -> None:
+    for text in texts(tokenizer, GbnfGrammar(grammar)):
+        assert re.fullmatch(pattern, text)
+
+
+@BOTH
+def test_arithmetic(tokenizer: Tokenizer) -> None:
+    for text in texts(tokenizer, GbnfGrammar(ARITHMETIC)):
+        assert re.fullmatch(r"[0-9()*/+-]+", text)
+        # numbers with leading zeros are none to Python
+        compile(re.sub("[0-9]+", "1", text), "text", "eval")
+
+
+@BOTH
+def test_json(tokenizer: Tokenizer) -> None:
+    for text in texts(tokenizer, GbnfGrammar(JSON)):
+        assert isinstance(json.loads(text), dict)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "text"),
+    [
+        (ARITHMETIC, "1+(22*(3/4))-555"),
+        (JSON, '{"a": [1, -2.5e3, true, {"é😀": "\\n \\u00e9"}], "b": {}}\n\n\n  '),
+        (STATEMENTS, "x =  1;{returned = (x ); return ( x )+f(2);f (f(f));}return\nx-1;"),
+        ('root ::= word+ "."\nword ::= [a-z]+ | "(" root ")"', "ab((c.)d.)."),
+        ("root ::= root [ab] | [ab]", "abba"),
+        ('root ::= "a" root | "b" root | "c"', "ab" * 50 + "c"),
+        ('root ::= [a-z]+ nothing\nnothing ::= "" | end\nend ::= nothing', "abc"),
+        ('root ::= "" | "(" root ")" root', "(()())()"),
+        ('root ::= (("a" "b"){2}){1,2} ("c"*)*', "ababababccc"),
+        ("root ::= [^a]*", "b\n😀"),
+        ("root ::= " + "(" * 60 + '"a"' + ")?" * 60, ""),
+    ],
+)
+def test_texts_that_must_be_admitted(grammar: str, text: str) -> None:
+    for tokenizer in (BYTE_PAIRS, SENTENCE_PIECES):
+        assert admits(tokenizer, GbnfGrammar(grammar), text) or tokenizer.add_space_prefix
+    assert admits(BYTE_PAIRS, GbnfGrammar(grammar), text)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "text"),
+    [
+        (ARITHMETIC, "1+"),
+        (ARITHMETIC, "1234"),
+        (JSON, '{"a": 01}'),
+        (JSON, "[]"),
+        (STATEMENTS, "return x"),
+        ("root ::= [^a]*", "ba"),
+        ("root ::= .", ""),
+    ],
+)
+def test_texts_that_must_not_be_admitted(grammar: str, text: str) -> None:
+    assert not admits(BYTE_PAIRS, GbnfGrammar(grammar), text)
+
+
+def test_a_long_text_of_a_rule_that_calls_itself_at_its_end() -> None:
+    grammar = GbnfGrammar('root ::= [^"] root | "\\""')
+    assert admits(BYTE_PAIRS, grammar, "x" * 5000 + '"')
+
+
+@pytest.mark.parametrize(
+    ("grammar", "message"),
+    [
+        ("", "the grammar has no rule root"),
+        ('main ::= "a"', "the grammar has no rule root"),
+        (
+            'root ::= "a"\n  more',
+            "the grammar is not valid GBNF: line 2: expected ::= after the rule name 'more'",
+        ),
+        ("root ::= (\n  more)", "the grammar is not valid GBNF: line 2: there is no rule 'more'"),
+        ("root ::= root", "the grammar admits no text that the model's tokens can write"),
+        ('root ::= root "a"', "the grammar admits no text that the model's tokens can write"),
+        (f'root ::= "{"a" * (256 << 10)}"', "the grammar is longer than 262144 characters"),
+    ],
+)
+def test_errors(grammar: str, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        COMPILERS[id(BYTE_PAIRS)].check(GbnfGrammar(grammar))
+    assert str(caught.value) == message
+
+
+def chain(length: int) -> str:
+    """Rules that need each other, none of them regular."""
+    rules = [f'r{at} ::= "a" r{at + 1} "b"' for at in range(length)]
+    return "\n".join(["root ::= r0", *rules, f'r{length} ::= "(" root ")" | "x"'])
+
+
+def test_depth_is_bounded() -> None:
+    GrammarCompiler(BYTE_PAIRS).check(GbnfGrammar(chain(MAX_DEPTH - 5)))
+    with pytest.raises(RequestError, match=f"more than {MAX_DEPTH} deep"):
+        gbnf_to_lark(chain(MAX_DEPTH))
+    # the same without recursion, where all are terminals
+    with pytest.raises(RequestError, match=f"more than {MAX_DEPTH} deep"):
+        gbnf_to_lark(chain(MAX_DEPTH).replace("root ::", "top ::") + '\nroot ::= r0\ntop ::= "y"')
+
+
+def test_many_rules_in_a_row_are_not_deep() -> None:
+    rules = "\n".join(f'r{at} ::= "{at}" | "(" root ")"' for at in range(2000))
+    grammar = f"root ::= {' | '.join(f'r{at}' for at in range(2000))}\n{rules}"
+    assert admits(BYTE_PAIRS, GbnfGrammar(grammar), "((1999))")

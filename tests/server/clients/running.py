@@ -1,0 +1,30 @@
+"""Requests under way: what clients do while the engine works, they do around one of these."""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.server.live import LiveServer, wait_for
+
+LONG: dict[str, Any] = {"prompt": "hello world", "max_length": 2000, "ban_eos_token": True}
+"""A generation for Kobold's endpoints that a test has to end by itself."""
+
+
+@contextmanager
+def running(server: LiveServer, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
+    """A request whose text has begun; yields its connection and hangs up at the end."""
+    before = server.worker.snapshot().generated_tokens
+    with server.send("POST", path, json.dumps(body).encode()) as connection:
+        wait_for(lambda: server.worker.snapshot().generated_tokens > before + 3)
+        yield connection
+
+
+@contextmanager
+def queued(server: LiveServer, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
+    """A request that the engine has taken and not begun; the engine must be full."""
+    before = server.worker.snapshot().waiting
+    with server.send("POST", path, json.dumps(body).encode()) as connection:
+        wait_for(lambda: server.worker.snapshot().waiting > before)
+        yield connection

@@ -1,0 +1,54 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from engine.worker import EngineWorker
+from server.settings import Settings
+from tests.server.fuzz.exchange import exchange
+from tests.server.live import LiveServer, serving
+
+FULL = os.environ.get("NKAT_FULL") == "1"
+"""500 bodies for each endpoint, other ones each time, instead of 40 that are always the same."""
+
+settings.register_profile(
+    "fuzz",
+    max_examples=500 if FULL else 40,
+    derandomize=not FULL,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture(scope="session")
+def fuzz_worker(tiny_model: Path) -> Iterator[EngineWorker]:
+    config = Settings(model=tiny_model, contextsize=256, threads=1, parallelrequests=8).engine_config()
+    worker = EngineWorker.start(config)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture(scope="session")
+def fuzz_server(
+    fuzz_worker: EngineWorker, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveServer]:
+    """Short replies and a short context: what is tested is what surrounds them."""
+    saves = tmp_path_factory.mktemp("saves") / "saves.json"
+    settings = Settings(
+        model=tiny_model, contextsize=256, genlimit=8, parallelrequests=8, maxrequestsize=4, savedatafile=saves
+    )
+    with serving(fuzz_worker, settings) as server:
+        yield server
+
+
+@pytest.fixture
+def fuzzed(fuzz_server: LiveServer) -> Iterator[LiveServer]:
+    """The server, which after every test is idle, has all blocks back, and still answers."""
+    yield fuzz_server
+    fuzz_server.wait_until_idle()
+    answer = exchange(fuzz_server.port, "POST", "/api/v1/generate", b'{"prompt": "hello", "max_length": 2}')
+    assert answer.status == 200
+    assert answer.json["results"][0]["completion_tokens"] <= 2

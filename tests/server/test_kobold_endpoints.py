@@ -1,0 +1,417 @@
+"""KoboldCpp's endpoints, one by one: their shapes, and what they have to do with each other."""
+
+import codecs
+import json
+import math
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, Field
+
+from engine.types import GenerationRequest, TextPrompt
+from engine.worker import EngineWorker
+from server.savedata import SLOTS
+from server.settings import Settings
+from tests.server.live import Answer, LiveServer, serving
+
+GENERATE = "/api/v1/generate"
+STREAM = "/api/extra/generate/stream"
+LAST_LOGPROBS = "/api/extra/last_logprobs"
+GREEDY = {"prompt": "hello world", "max_length": 12, "temperature": 0, "ban_eos_token": True}
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hello?"},
+    {"role": "assistant", "content": "Hi."},
+    {"role": "user", "content": "And now?"},
+]
+
+
+def result_of(answer: Answer) -> dict[str, Any]:
+    assert answer.status == 200
+    (result,) = answer.json["results"]
+    assert isinstance(result, dict)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/api/v1/model", {"result": "koboldcpp/tiny"}),
+        ("/api/v1/info/version", {"result": "1.2.5"}),
+        ("/api/v1/config/max_length", {"value": 400}),
+        ("/api/v1/config/max_context_length", {"value": 2048}),
+        ("/api/v1/config/soft_prompt", {"value": ""}),
+        ("/api/v1/config/soft_prompts_list", {"values": []}),
+        ("/api/extra/true_max_context_length", {"value": 2048}),
+        ("/api/extra/preloadstory", {}),
+        ("/ping", {"status": "healthy"}),
+        ("/sdapi/v1/sd-models", []),
+        ("/sdapi/v1/samplers", []),
+        ("/sdapi/v1/latent-upscale-modes", []),
+        ("/sdapi/v1/upscalers", []),
+        ("/sdapi/v1/loras", []),
+        ("/sdapi/v1/schedulers", []),
+        ("/sdapi/v1/options", {"samples_format": "png", "sd_model_checkpoint": "inactive"}),
+        ("/speakers_list", []),
+    ],
+)
+def test_what_is_told(server: LiveServer, path: str, said: Any) -> None:
+    assert server.get(path).json == said
+    assert server.get(f"/some/where{path}/").json == said
+    assert server.get(path.replace("/api/v1/", "/api/latest/") + "?x=1").json == said
+
+
+def test_the_version_says_what_there_is(server: LiveServer) -> None:
+    said = server.get("/api/extra/version").json
+    assert said["result"] == "KoboldCpp", "SillyTavern compares this word"
+    assert isinstance(said["version"], str)
+    assert all(part.isdecimal() for part in said["version"].split("."))
+    assert said["admin"] == 0
+    flags = {name: flag for name, flag in said.items() if name not in ("result", "version", "admin")}
+    assert all(isinstance(flag, bool) for flag in flags.values())
+    assert {name for name, flag in flags.items() if flag} == {"llm", "embeddings", "jinja"}
+    assert flags.keys() == {
+        "protected", "llm", "txt2img", "vision", "audio", "transcribe", "multiplayer", "websearch", "tts",
+        "embeddings", "music", "savedata", "router", "guidance", "jinja", "mcp",
+    }  # fmt: skip
+
+
+def test_props_are_what_sillytavern_reads(server: LiveServer) -> None:
+    said = server.get("/props").json
+    assert said["chat_template"] == server.worker.info.chat_template
+    assert said["default_generation_settings"]["n_ctx"] == said["n_ctx"] == 2048
+    assert said["modalities"] == {"vision": False, "audio": False}
+    assert (said["total_slots"], said["model_path"]) == (8, "tiny")
+
+
+def test_service_info(server: LiveServer) -> None:
+    said = server.get("/.well-known/serviceinfo").json
+    assert said["version"] == "0.2"
+    assert said["software"].keys() == {"name", "version", "repository", "homepage", "logo"}
+    assert {name: api["rel_url"] for name, api in said["api"].items()} == {
+        "koboldai": "/api",
+        "openai": "/v1",
+    }
+
+
+def test_the_manifest(server: LiveServer) -> None:
+    assert server.get("/manifest.json").json["start_url"] == "./"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/sdapi/v1/txt2img", {"prompt": "a cat"}, 200, {"images": [""], "parameters": {}, "info": ""}),
+        ("/sdapi/v1/img2img", {"prompt": "a cat"}, 200, {"images": [""], "parameters": {}, "info": ""}),
+        ("/api/extra/transcribe", {"audio_data": ""}, 200, {"text": ""}),
+        ("/v1/audio/transcriptions", {}, 200, {"text": ""}),
+        ("/sdapi/v1/interrogate", b"{x", 503, "No LLaVA model loaded"),
+        ("/api/extra/tts", {"input": "hi"}, 503, "No TTS model loaded"),
+        ("/v1/audio/speech", {"input": "hi"}, 503, "No TTS model loaded"),
+    ],
+)
+def test_models_that_are_not_there(server: LiveServer, path: str, body: Any, status: int, said: Any) -> None:
+    answer = server.post(path, body)
+    assert answer.status == status
+    if status == 200:
+        assert answer.json == said
+    else:
+        assert answer.json["detail"] == {"msg": said, "type": "service_unavailable"}
+
+
+def test_a_recording_comes_as_a_form(server: LiveServer) -> None:
+    form = b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\n\xff\x00\r\n--x--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert server.ask("POST", "/v1/audio/transcriptions", form, headers).json == {"text": ""}
+
+
+def test_a_generation(server: LiveServer) -> None:
+    result = result_of(server.post(GENERATE, GREEDY))
+    assert result.keys() == {"text", "finish_reason", "logprobs", "prompt_tokens", "completion_tokens"}
+    assert (result["finish_reason"], result["completion_tokens"], result["logprobs"]) == ("length", 12, None)
+    assert (
+        result["prompt_tokens"]
+        == server.post("/api/extra/tokencount", {"prompt": "hello world"}).json["value"]
+    )
+
+
+def test_the_oldest_endpoint_says_the_same(server: LiveServer) -> None:
+    body = {"text": GREEDY["prompt"], "max": 12, "temperature": 0, "ban_eos_token": True}
+    assert server.post("/request", body).json == {
+        "data": {"seqs": [result_of(server.post(GENERATE, GREEDY))["text"]]}
+    }
+
+
+def test_every_path_works_behind_a_prefix(server: LiveServer) -> None:
+    paths = server.get("/openapi.json").json["paths"]
+    found = sorted((method.upper(), path) for path, methods in paths.items() for method in methods)
+    assert len(found) > 50
+    for method, path in found:
+        if "{" not in path:
+            body = b"{x" if method == "POST" else None
+            plain, prefixed = (server.ask(method, prefix + path, body) for prefix in ("", "/some/where"))
+            assert plain.status == prefixed.status != 404, path
+
+
+# Tokens
+
+
+@pytest.mark.parametrize("path", ["/api/extra/tokencount", "/api/extra/tokenize"])
+def test_tokens_of_a_text(server: LiveServer, path: str) -> None:
+    text = "hello world\n<|im_end|> ü 🙂"
+    said = server.post(path, {"prompt": text}).json
+    assert said == {"value": len(said["ids"]), "ids": server.worker.encode(text), "prompt": text}
+    assert server.post(path, {}).json["prompt"] == ""
+    assert server.post(path, b"{x").status == server.post(path, {"prompt": [1]}).status == 400
+    assert server.post(path, b"{x").json == {"value": -1}
+
+
+def test_tokens_of_a_chat(server: LiveServer) -> None:
+    said = server.post("/api/extra/tokencount", {"messages": CHAT}).json
+    assert said["prompt"].startswith("<|im_start|>system\nBe brief.<|im_end|>\n")
+    assert said["prompt"].endswith("<|im_start|>assistant\n")
+    assert said["ids"] == server.worker.encode(said["prompt"])
+    chat = server.post("/v1/chat/completions", {"messages": CHAT, "max_tokens": 1}).json
+    assert chat["usage"]["prompt_tokens"] == said["value"]
+
+
+@pytest.mark.parametrize("text", ["hello world", " the\n\n the", "ü🙂é", "<|im_start|>user\n"])
+def test_text_to_tokens_and_back(server: LiveServer, text: str) -> None:
+    ids = server.post("/api/extra/tokencount", {"prompt": text, "special": False}).json["ids"]
+    assert server.post("/api/extra/detokenize", {"ids": ids}).json == {"result": text, "success": True}
+    hidden = server.post("/api/extra/detokenize", {"ids": ids, "special": False}).json["result"]
+    assert hidden == text.replace("<|im_start|>", "")
+
+
+@pytest.mark.parametrize(
+    "ids", [[10**9], [-1], ["1"], [1.5], "1", None, [1] * 65_536], ids=lambda ids: repr(ids)[:12]
+)
+def test_ids_that_are_none(server: LiveServer, ids: Any) -> None:
+    answer = server.post("/api/extra/detokenize", {"ids": ids})
+    if ids is None:
+        assert answer.json == {"result": "", "success": True}
+    else:
+        assert (answer.status, answer.json) == (400, {"result": "", "success": False})
+
+
+# Placeholders
+
+
+@pytest.fixture
+def asked(server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> list[GenerationRequest]:
+    """The requests that reach the engine, as the dialect made them; they are carried out as ever."""
+    requests: list[GenerationRequest] = []
+    prepare = server.worker.prepare
+
+    def record(request: GenerationRequest) -> GenerationRequest:
+        requests.append(request)
+        return prepare(request)
+
+    monkeypatch.setattr(server.worker, "prepare", record)
+    return requests
+
+
+PLACED = (
+    "{{[SYSTEM]}}Be brief.{{[SYSTEM_END]}}{{[INPUT]}}Hello?{{[INPUT_END]}}{{[OUTPUT]}}Hi.{{[OUTPUT_END]}}"
+    "{{[INPUT]}}And now?{{[INPUT_END]}}{{[OUTPUT]}}"
+)
+OPENED = "{{[INPUT]}}Hello?{{[OUTPUT]}}Hi.{{[INPUT]}}And now?{{[OUTPUT]}}"
+
+
+@pytest.mark.parametrize(("text", "messages"), [(PLACED, CHAT), (OPENED, CHAT[1:])])
+@pytest.mark.parametrize("path", [GENERATE, STREAM])
+def test_placeholders_are_the_templates_tags(
+    server: LiveServer, asked: list[GenerationRequest], path: str, text: str, messages: Any
+) -> None:
+    counted = server.post("/api/extra/tokencount", {"messages": messages}).json
+    for cut in (0, text.index("Hello"), text.index("{{[OUTPUT]}}")):
+        body = {
+            "memory": text[:cut],
+            "prompt": text[cut:],
+            "stop_sequence": ["{{[INPUT]}}", "{{[OUTPUT]}}", "\nMe:"],
+            "max_length": 1,
+        }
+        assert server.post(path, body).status == 200
+        prompt = asked[-1].prompt
+        assert isinstance(prompt, TextPrompt)
+        assert prompt.memory + prompt.text == counted["prompt"]
+        assert server.worker.encode(prompt.memory) + server.worker.encode(prompt.text) == counted["ids"]
+        assert asked[-1].stop == ("<|im_start|>user", "<|im_start|>assistant", "\nMe:")
+
+
+def test_placeholders_are_text_where_nobody_wants_them(
+    server: LiveServer, asked: list[GenerationRequest]
+) -> None:
+    body = {"prompt": OPENED, "stop_sequence": ["{{[INPUT]}}"], "max_length": 1}
+    server.post(GENERATE, body | {"replace_instruct_placeholders": False})
+    assert asked[-1].prompt == TextPrompt(OPENED)
+    assert asked[-1].stop == ("{{[INPUT]}}",)
+
+
+def test_a_placeholder_ends_the_text(server: LiveServer) -> None:
+    """Grammars write the tags letter by letter: what ends the text is the string."""
+    body = {
+        "prompt": "{{[INPUT]}}hello{{[OUTPUT]}}",
+        "grammar": 'root ::= "hi<" "|im_start|>user" "more"',
+        "stop_sequence": ["{{[INPUT]}}"],
+        "max_length": 60,
+    }
+    result = result_of(server.post(GENERATE, body))
+    assert (result["text"], result["finish_reason"]) == ("hi", "stop")
+
+
+# Log probabilities
+
+
+def check_logprobs(told: dict[str, Any], text: str, count: int, *, most: int) -> None:
+    """KoboldCpp's object: `count` tokens that make up `text`, each with up to `most` alternatives."""
+    assert told.keys() == {
+        "content", "tokens", "token_ids", "token_logprobs", "top_logprobs", "text_offset",
+    }  # fmt: skip
+    assert all(len(part) == count for part in told.values())
+    raw = b"".join(bytes(entry["bytes"]) for entry in told["content"])
+    assert codecs.getincrementaldecoder("utf-8")("replace").decode(raw) == text, (
+        "no half character at the end"
+    )
+    assert told["tokens"] == [entry["token"] for entry in told["content"]]
+    assert told["token_ids"] == [entry["token_id"] for entry in told["content"]]
+    assert told["token_logprobs"] == [entry["logprob"] for entry in told["content"]]
+    assert told["text_offset"] == [sum(map(len, told["tokens"][:place])) for place in range(count)]
+    for entry, row in zip(told["content"], told["top_logprobs"], strict=True):
+        others = entry["top_logprobs"]
+        assert 1 <= len(others) <= most
+        assert row == {other["token"]: other["logprob"] for other in others}
+        assert [other["logprob"] for other in others] == sorted(
+            (other["logprob"] for other in others), reverse=True
+        )
+        assert -9.2104 <= entry["logprob"] <= 0
+        for one in (entry, *others):
+            assert bytes(one["bytes"]).decode(errors="replace") == one["token"]
+
+
+def test_log_probabilities(server: LiveServer) -> None:
+    body = {
+        "prompt": "hello",
+        "max_length": 12,
+        "ban_eos_token": True,
+        "logprobs": True,
+        "top_k": 3,
+        "top_p": 1,
+    }
+    result = result_of(server.post(GENERATE, body))
+    check_logprobs(result["logprobs"], result["text"], 12, most=3)
+    for entry in result["logprobs"]["content"]:
+        assert math.isclose(
+            sum(math.exp(other["logprob"]) for other in entry["top_logprobs"]), 1, abs_tol=1e-3
+        )
+        assert {"token_id": entry["token_id"], "logprob": entry["logprob"]} in [
+            {name: other[name] for name in ("token_id", "logprob")} for other in entry["top_logprobs"]
+        ], "the token was drawn from those left by the samplers"
+    greedy = result_of(server.post(GENERATE, GREEDY | {"logprobs": True}))
+    assert greedy["logprobs"]["token_logprobs"] == [0.0] * 12
+    many = result_of(server.post(GENERATE, body | {"top_k": 0, "temperature": 3}))
+    assert {len(entry["top_logprobs"]) for entry in many["logprobs"]["content"]} == {10}
+
+
+def test_last_log_probabilities(server: LiveServer) -> None:
+    assert server.post(LAST_LOGPROBS, {"genkey": "KCPP0000"}).json == {"logprobs": None}
+    body = GREEDY | {"logprobs": True, "genkey": "KCPP4711"}
+    streamed = server.post(STREAM, body).body.decode("ascii").split("\n\n")[:-1]
+    text = "".join(json.loads(event.split("data: ", 1)[1])["token"] for event in streamed)
+    told = server.post(LAST_LOGPROBS, {"genkey": "KCPP4711"}).json["logprobs"]
+    check_logprobs(told, text, 12, most=10)
+    assert result_of(server.post(GENERATE, GREEDY | {"logprobs": True}))["logprobs"] == told
+    assert server.get(LAST_LOGPROBS).json["logprobs"] == told, "the caller's last without a key"
+    server.post(GENERATE, GREEDY)
+    assert server.get(LAST_LOGPROBS).json == server.post(LAST_LOGPROBS, b"{x").json == {"logprobs": None}
+    assert server.post(LAST_LOGPROBS, {"genkey": "KCPP4711"}).json["logprobs"] == told
+
+
+# Grammars
+
+
+class Mood(Enum):
+    GOOD = "good"
+    BAD = 'bad "and" \\ worse'
+
+
+class Place(BaseModel):
+    x: int
+    y: int | None
+
+
+class Person(BaseModel):
+    name: Annotated[str, Field(max_length=5)]
+    kind: Literal["cat", "dog"]
+    mood: Mood
+    here: Place
+    seen: Annotated[list[bool], Field(min_length=1, max_length=3)]
+
+
+@pytest.mark.parametrize("model", [Place, Person])
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_schema_as_a_grammar(server: LiveServer, model: type[BaseModel], wrapped: bool, seed: int) -> None:
+    schema = model.model_json_schema()
+    made = server.post("/api/extra/json_to_grammar", {"schema": schema} if wrapped else schema).json
+    assert made["success"] is True
+    body = {"prompt": "hello", "grammar": made["result"], "max_length": 900, "sampler_seed": seed, "top_k": 0}
+    result = result_of(server.post(GENERATE, body))
+    assert result["finish_reason"] == "stop"
+    model.model_validate_json(result["text"])
+    direct = result_of(server.post(GENERATE, body | {"grammar": json.dumps(schema)}))
+    model.model_validate_json(direct["text"])
+
+
+@pytest.mark.parametrize("schema", [5, [], {"type": "unheard-of"}, {"$ref": "#/nowhere"}])
+def test_what_is_no_schema(server: LiveServer, schema: Any) -> None:
+    said = server.post("/api/extra/json_to_grammar", {"schema": schema})
+    assert (said.status, said.json) == (200, {"result": "", "success": False})
+
+
+@pytest.mark.parametrize("path", [GENERATE, STREAM])
+@pytest.mark.parametrize("grammar", ["root ::= ((((", 'answer ::= "yes"', "{", '{"type": "unheard-of"}'])
+def test_a_bad_grammar_is_the_clients_fault(server: LiveServer, path: str, grammar: str) -> None:
+    answer = server.post(path, GREEDY | {"grammar": grammar})
+    assert answer.status == 400
+    assert answer.json["detail"]["type"] == "bad_input"
+    assert "\n" not in answer.json["detail"]["msg"]
+
+
+# What the server keeps
+
+
+def test_save_slots(tiny_worker: EngineWorker, tiny_settings: Settings, tmp_path: Path) -> None:
+    settings = tiny_settings.model_copy(update={"savedatafile": tmp_path / "saves.jsondb"})
+    save = {"slot": 2, "title": "Täg", "format": "kcpp_lzma_b64", "data": "QUJD\u2028"}
+    with serving(tiny_worker, settings) as server:
+        assert server.get("/api/extra/version").json["savedata"] is True
+        assert server.post("/api/extra/data/list", {}).json == [""] * SLOTS
+        assert server.post("/api/extra/data/save", save).json == {"success": True, "error": ""}
+    with serving(tiny_worker, settings) as server:
+        assert server.post("/api/extra/data/list").json == ["", "", "Täg", *[""] * (SLOTS - 3)]
+        stored = {name: value for name, value in save.items() if name != "slot"}
+        assert server.post("/api/extra/data/load", {"slot": 2}).json == {"success": True, "data": stored}
+        assert server.post("/api/extra/data/load", {"slot": "2"}).json["data"] == stored
+        assert server.post("/api/extra/data/load", {"slot": 3}).json == {"success": False, "data": None}
+        refused = server.post("/api/extra/data/save", save | {"slot": SLOTS}).json
+        assert refused["success"] is False
+        assert refused["error"]
+        server.post("/api/extra/data/save", {"slot": 2})
+        assert server.post("/api/extra/data/list").json == [""] * SLOTS
+
+
+def test_without_save_slots(server: LiveServer) -> None:
+    assert server.post("/api/extra/data/list", {}).json == []
+    assert server.post("/api/extra/data/load", {"slot": 0}).json == {"success": False, "data": None}
+    assert server.post("/api/extra/data/save", {"slot": 0, "data": "x"}).json["success"] is False
+
+
+def test_a_story_to_begin_with(tiny_worker: EngineWorker, tiny_settings: Settings, tmp_path: Path) -> None:
+    story = {"gamestarted": True, "prompt": "Once \U0001f642", "actions": [], "savedsettings": None}
+    (tmp_path / "story.json").write_text(json.dumps(story))
+    settings = tiny_settings.model_copy(update={"preloadstory": tmp_path / "story.json"})
+    with serving(tiny_worker, settings) as server:
+        assert server.get("/api/extra/preloadstory").json == story
