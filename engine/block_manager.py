@@ -147,7 +147,7 @@ class BlockManager:
         sequence.block_table.clear()
         sequence.prefix_keys.clear()
         sequence.computed = 0
-        sequence.shifted_from = None
+        sequence.shifted_from = sequence.moved = None
 
     def forget_prefixes(self) -> None:
         """Let no cached prefix be found any more. No sequence may hold blocks."""
@@ -161,8 +161,11 @@ class BlockManager:
         for sequence in sequences:
             assert len(sequence.block_table) >= self.blocks_for(sequence.computed), "table too short"
             assert len(sequence.prefix_keys) <= len(sequence.block_table), "more keys than blocks"
+            if sequence.moved is not None:
+                assert sequence.computed < sequence.moved.start, "moved tokens are not counted"
+                moved = self.blocks_for(sequence.moved.stop)
+                assert len(sequence.block_table) >= moved, "table too short for moved tokens"
             if sequence.shifted_from is not None:
-                assert sequence.shifted_from < sequence.computed, "nothing is shifted"
                 exact = len(sequence.prefix_keys) * self.block_size
                 assert exact <= sequence.shifted_from, "shifted tokens are registered"
             for index in sequence.block_table:

@@ -14,8 +14,8 @@ were computed while the oldest ones were in sight, and remember them a little. H
 all that is computed behind them, serve their own sequence and those that continue it here, but are never
 registered as prefixes.
 
-The first token must be the same: models put much of their attention there, whatever it is, and fail
-without it ("attention sinks", Xiao et al. 2023).
+Models put much of their attention on the first tokens, whatever they are, and fail without them ("attention
+sinks", Xiao et al. 2023). Where not even the first token has stayed, a few are computed in their new places.
 """
 
 from collections import deque
@@ -30,6 +30,8 @@ from engine.sequence import Sequence
 
 _LEAST = 200
 """KoboldCpp's figure."""
+_SINKS = 4
+"""Tokens that are computed at the front where none has stayed, as many as Xiao et al. found to be enough."""
 _REMEMBERED = 32
 """Earlier sequences that are looked through."""
 
@@ -51,16 +53,32 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Where the tokens of a sequence from `computed` to `end` lie in the cache.
+    """Where tokens of a sequence lie in the cache: those of `kept`, and those of `tail`.
 
-    `sources`, `distances`: as those of a `Move`. `shifted_from`: the first of the tokens that is not exact;
-    None if all are.
+    `kept` begins where the sequence is computed to, `tail` behind it, perhaps with a few tokens between that
+    are to be computed. `sources`, `distances`: as a `Move` has them, for both, n in all. `shifted_from`: the
+    first token that is not exact; None if all are.
     """
 
-    end: int
+    kept: range
+    tail: range
     sources: _Integers
     distances: _Integers
     shifted_from: int | None
+
+    def apply(self, sequence: Sequence) -> None:
+        """Count the tokens as computed, as soon as all in front of them are."""
+        sequence.computed, sequence.shifted_from = self.kept.stop, self.shifted_from
+        sequence.moved = self.tail or None
+        sequence.advance(0)
+
+    def move(self, block_table: Tokens[int], block_size: int) -> Move:
+        """What makes that true before the next batch runs.
+
+        `block_table`: the sequence's. It covers the tokens, and their blocks are the sequence's alone.
+        """
+        places = np.array([*self.kept, *self.tail])
+        return Move(self.sources, _slots(block_table, places, block_size), self.distances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +110,12 @@ class ContextShift:
         if sequence.anew or sequence.computed < self._least:
             return
         text = _as_text(sequence.tokens[: sequence.computed])
+        exact = sequence.computed if sequence.shifted_from is None else sequence.shifted_from
         # What a longer one begins with, nobody needs to look for in a shorter one.
         kept = (past for past in self._pasts if not text.startswith(past.text))
         past = _Past(
             text=text,
-            exact=len(text) if sequence.shifted_from is None else sequence.shifted_from,
+            exact=exact,
             block_table=tuple(sequence.block_table),
             versions=self._blocks.versions(sequence.block_table),
         )
@@ -116,45 +135,41 @@ class ContextShift:
         text = _as_text(sequence.tokens)
         matches = (self._match(text, sequence.computed, past) for past in reversed(self._pasts))
         return max(
-            (match for match in matches if match is not None), key=lambda match: match.end, default=None
+            (match for match in matches if match is not None),
+            key=lambda match: len(match.sources),
+            default=None,
         )
 
-    def apply(self, match: Match, sequence: Sequence) -> Move:
-        """Count the matched tokens as computed; what makes that true before the next batch runs.
-
-        The blocks that they go to must be in the sequence's table, and its alone.
-        """
-        places = np.arange(sequence.computed, match.end)
-        sequence.computed, sequence.shifted_from = match.end, match.shifted_from
-        return Move(match.sources, self._slots(sequence.block_table, places), match.distances)
-
     def _match(self, text: str, computed: int, past: _Past) -> Match | None:
-        last = len(text) - 1
-        prefix = min(_common(text, 0, past.text, 0), last)
-        if prefix == 0:
-            return None
-        # Tokens up to `prefix` have kept their positions, those of the tail come `gap` nearer.
-        start = max(computed, prefix)
-        gap, end = 0, start
-        if start + self._least <= last:
-            place = past.text.find(text[start : start + self._least], start + 1)
-            if place >= 0:
-                gap = place - start
-                end = min(last, start + _common(text, start, past.text, place))
-        kept, tail = np.arange(computed, prefix), np.arange(start, end)
+        prefix = min(_common(text, 0, past.text, 0), len(text) - 1)
+        # Tokens up to the end of `kept` have kept their positions, those of the tail come nearer by `gap`.
+        kept = range(computed, max(computed, prefix))
+        tail, gap = self._tail(text, kept.stop or _SINKS, past)
         distances = np.repeat((0, gap), (len(kept), len(tail)))
-        places = np.concatenate((kept, tail)) + distances
+        places = np.array([*kept, *tail]) + distances
         count = self._intact(past, places) if len(places) >= self._least else 0
         if count < self._least:
             return None
-        end = computed + count
-        exact = max(computed, min(prefix, past.exact))
+        kept, tail = kept[:count], tail[: max(0, count - len(kept))]
+        exact = min(kept.stop, max(computed, past.exact))
+        behind = tail.start if tail else None
         return Match(
-            end=end,
-            sources=self._slots(past.block_table, places[:count]),
+            kept=kept,
+            tail=tail,
+            sources=_slots(past.block_table, places[:count], self._blocks.block_size),
             distances=distances[:count],
-            shifted_from=exact if exact < end else None,
+            shifted_from=exact if exact < kept.stop else behind,
         )
+
+    def _tail(self, text: str, start: int, past: _Past) -> tuple[range, int]:
+        """The tokens from `start` on that the past has further on, and by how much further; maybe none."""
+        last = len(text) - 1
+        if start + self._least > last:
+            return range(start, start), 0
+        place = past.text.find(text[start : start + self._least], start + 1)
+        if place < 0:
+            return range(start, start), 0
+        return range(start, min(last, start + _common(text, start, past.text, place))), place - start
 
     def _intact(self, past: _Past, places: _Integers) -> int:
         """How many of these tokens of the past, from the first on, are in their blocks still."""
@@ -162,9 +177,10 @@ class ContextShift:
         lost = ~intact[places // self._blocks.block_size]
         return int(lost.argmax()) if lost.any() else len(places)
 
-    def _slots(self, block_table: Tokens[int], places: _Integers) -> _Integers:
-        size = self._blocks.block_size
-        return np.array(block_table)[places // size] * size + places % size
+
+def _slots(block_table: Tokens[int], places: _Integers, block_size: int) -> _Integers:
+    """Where in the cache tokens of a sequence with this table lie."""
+    return np.array(block_table)[places // block_size] * block_size + places % block_size
 
 
 def _as_text(tokens: Tokens[int]) -> str:

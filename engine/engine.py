@@ -1,48 +1,38 @@
 """One engine: the only place that sees scheduler, runner, sampler and output together."""
 
-import logging
-import os
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
-from engine.architectures import CacheShape, ModelFile, open_model
 from engine.batch_builder import BatchBuilder
 from engine.block_manager import BlockManager
 from engine.collector import without_collector
-from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
+from engine.config import EngineConfig
 from engine.context_shift import ContextShift
 from engine.device import torch_device
 from engine.embedding import Embedding, EmbeddingRequest, Pooling
 from engine.embedding_queue import EmbeddingQueue, fit_embedding
 from engine.errors import ConfigError
-from engine.grammar import GrammarCompiler, GrammarState
-from engine.kernels import Kernels, select_kernels
-from engine.kernels.reference import ReferenceKernels
-from engine.kv_cache import KVCache
+from engine.generation import Generation
+from engine.grammar import GrammarCompiler
+from engine.kernels import Kernels
 from engine.layers import Star
-from engine.memory import available_bytes
+from engine.loading import allocate_cache, cache_slots, load_parts
 from engine.metrics import Counters, Snapshot
 from engine.model_runner import ModelRunner
-from engine.models import Loader, Model, load_model
-from engine.output import Output, Verdict
+from engine.models import Model
+from engine.output import Verdict
 from engine.prompt import PromptEncoder
-from engine.sampling import Draw, Row, Sampler
+from engine.sampling import Draw, Sampler
 from engine.scheduler import Chunk, Plan, Scheduler
 from engine.sequence import Sequence
-from engine.theta import ThetaFactors, open_theta
-from engine.theta.names import corrected_tensor
-from engine.thinking import ThinkingLimit
+from engine.theta import ThetaFactors
 from engine.tokenizer import Tokenizer
 from engine.tokenizer.piece_index import PieceIndex
 from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt, Usage
-
-_logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -59,8 +49,8 @@ class Engine:
         self._model = model
         self._prompts = PromptEncoder(tokenizer, info.context_length)
         device = torch_device(config.device)
-        slots = _cache_slots(config, info.context_length)
-        cache = _allocate_cache(model.cache_shape, slots, model.kernels)
+        slots = cache_slots(config, info.context_length)
+        cache = allocate_cache(model.cache_shape, slots, model.kernels)
         self._blocks = BlockManager(slots // config.block_size, config.block_size)
         self._scheduler = Scheduler(
             self._blocks,
@@ -74,10 +64,7 @@ class Engine:
         self._pieces = PieceIndex(tokenizer)
         self._sampler = Sampler(tokenizer, self._pieces)
         self._compiler = GrammarCompiler(tokenizer)
-        self._sequences: dict[str, Sequence] = {}
-        self._outputs: dict[str, Output] = {}
-        self._grammars: dict[str, GrammarState] = {}
-        self._thinking: dict[str, ThinkingLimit] = {}
+        self._generations: dict[str, Generation] = {}
         self._decided: list[Event] = []
         """Events of requests that ended without a step."""
         self._embeddings = EmbeddingQueue()
@@ -91,7 +78,7 @@ class Engine:
         """
         # Loading makes hundreds of thousands of objects that all stay.
         with without_collector():
-            return cls(config, *_load_parts(config))
+            return cls(config, *load_parts(config))
 
     @property
     def has_work(self) -> bool:
@@ -166,24 +153,20 @@ class Engine:
     def add(self, request: GenerationRequest) -> None:
         """Take in a prepared request. Its events come out of `step`."""
         self._check_new(request.request_id)
-        sequence = Sequence.from_request(request)
+        grammar = None if request.grammar is None else self._compiler.start(request.grammar)
+        generation = Generation(request, self.tokenizer, grammar)
         self.counters.requests_added += 1
         self._sampler.add(request)
-        self._sequences[sequence.id] = sequence
-        self._outputs[sequence.id] = Output(request, self.tokenizer)
-        if request.grammar is not None:
-            self._grammars[sequence.id] = self._compiler.start(request.grammar)
-        if request.thinking is not None:
-            self._thinking[sequence.id] = ThinkingLimit(request.thinking, self.tokenizer, sequence.tokens)
-        self._scheduler.add(sequence)
+        self._generations[request.request_id] = generation
+        self._scheduler.add(generation.sequence)
         if request.max_tokens <= 0:
-            self._decided.append(self._end(sequence, FinishReason.LENGTH))
+            self._decided.append(self._end(generation, generation.flush(FinishReason.LENGTH)))
 
     def abort(self, request_id: str) -> None:
         """End a request, if it is still under way; its blocks are free when this returns."""
-        sequence = self._sequences.get(request_id)
-        if sequence is not None:
-            self._decided.append(self._end(sequence, FinishReason.ABORT))
+        generation = self._generations.get(request_id)
+        if generation is not None:
+            self._decided.append(self._end(generation, generation.flush(FinishReason.ABORT)))
         embedded = self._embeddings.abort(request_id)
         if embedded is not None:
             self._scheduler.finish(embedded)
@@ -205,7 +188,7 @@ class Engine:
 
         Raises `RequestError` for what the model cannot take.
         """
-        assert not self._sequences, "events of other requests would be lost"
+        assert not self._generations, "events of other requests would be lost"
         self.add_embedding(self.prepare_embedding(EmbeddingRequest("", tuple(ids), pooling)))
         while not (ended := self.take_embeddings()):
             self.step()
@@ -271,10 +254,10 @@ class Engine:
         queued = {sequence.id for sequence in (*self._scheduler.running, *self._scheduler.waiting)}
         if self._embeddings.sequence is not None:
             queued.remove(self._embeddings.sequence.id)
-        assert queued == set(self._sequences) == set(self._outputs), "a request is lost or left behind"
+        assert queued == set(self._generations), "a request is lost or left behind"
 
     def _check_new(self, request_id: str) -> None:
-        known = request_id in self._sequences or self._embeddings.holds(request_id)
+        known = request_id in self._generations or self._embeddings.holds(request_id)
         assert not known, "request ids are unique"
 
     def _embed(self, chunk: Chunk) -> None:
@@ -301,64 +284,31 @@ class Engine:
         logits = self._runner.run(batch)
         self._scheduler.advance(plan)
         self.counters.steps += 1
-        ready = [chunk.sequence for chunk in plan if chunk.completes]
-        draws = self._sampler.sample(logits, [self._row(sequence) for sequence in ready])
-        return [self._accept(sequence, draw) for sequence, draw in zip(ready, draws, strict=True)]
+        ready = [self._generations[chunk.sequence.id] for chunk in plan if chunk.completes]
+        draws = self._sampler.sample(logits, [generation.row for generation in ready])
+        return [self._accept(generation, draw) for generation, draw in zip(ready, draws, strict=True)]
 
-    def _row(self, sequence: Sequence) -> Row:
-        """What binds the next token of a sequence, beside the model's logits."""
-        grammar, thinking = self._grammars.get(sequence.id), self._thinking.get(sequence.id)
-        allowed = None if grammar is None else grammar.mask()
-        banned = frozenset(sequence.banned_at.get(len(sequence.tokens), ()))
-        forced = None if thinking is None else thinking.forced
-        if forced is not None and (forced in banned or not _allows(allowed, forced)):
-            forced = None
-        return Row(sequence.id, sequence.tokens, banned, allowed, forced)
-
-    def _accept(self, sequence: Sequence, draw: Draw) -> Event:
-        """Append a token to its sequence, and do what its text asks for: go on, go back, or end."""
+    def _accept(self, generation: Generation, draw: Draw) -> Event:
+        """Give a token to its generation, and do what the verdict asks for."""
+        sequence = generation.sequence
         if sequence.first_token_at is None:
             sequence.first_token_at = time.monotonic()
-        sequence.tokens.append(draw.token)
-        sequence.drawn += 1
         self.counters.generated_tokens += 1
-        grammar, thinking = self._grammars.get(sequence.id), self._thinking.get(sequence.id)
-        if grammar is not None:
-            grammar.accept(draw.token)
-        if thinking is not None:
-            thinking.push(draw.token)
-        verdict = self._outputs[sequence.id].push(draw.token, draw.logprobs)
+        verdict = generation.accept(draw)
+        if verdict.finish is not None:
+            return self._end(generation, verdict)
         if verdict.rewind:
-            self._rewind(sequence, verdict.rewind)
-        elif verdict.finish is not None:
-            return self._end(sequence, verdict.finish, verdict)
-        elif grammar is not None and grammar.finished:
-            return self._end(sequence, FinishReason.EOS, verdict)
-        if sequence.drawn >= sequence.request.max_tokens:
-            return self._end(sequence, FinishReason.LENGTH, verdict)
+            # The last token that stays is computed again: its logits say what else may come.
+            self._blocks.truncate(sequence, len(sequence.tokens) - 1)
         return Event(sequence.id, verdict.text, verdict.tokens, verdict.logprobs)
 
-    def _rewind(self, sequence: Sequence, count: int) -> None:
-        """Take the last tokens back. They stay counted, so that a sequence cannot go back for ever."""
-        sequence.take_back(count)
-        # The last token that stays is computed again: its logits say what else may come.
-        self._blocks.truncate(sequence, len(sequence.tokens) - 1)
-        if sequence.id in self._grammars:
-            self._grammars[sequence.id].rollback(count)
-        if sequence.id in self._thinking:
-            self._thinking[sequence.id].take_back(count)
-
-    def _end(self, sequence: Sequence, reason: FinishReason, last: Verdict | None = None) -> Event:
-        """Forget a sequence and give its blocks back; its last event, with what is decided by `last`."""
-        if last is None or last.finish is None:
-            rest = self._outputs[sequence.id].flush(reason)
-            last = rest if last is None else last + rest
+    def _end(self, generation: Generation, last: Verdict) -> Event:
+        """Forget a generation and give its blocks back; its last event."""
+        sequence, reason = generation.sequence, last.finish
         seed = self._sampler.seed(sequence.id)
         self._scheduler.finish(sequence)
         self._sampler.remove(sequence.id)
-        del self._sequences[sequence.id], self._outputs[sequence.id]
-        self._grammars.pop(sequence.id, None)
-        self._thinking.pop(sequence.id, None)
+        del self._generations[sequence.id]
         now = time.monotonic()
         started = now if sequence.started_at is None else sequence.started_at
         first = now if sequence.first_token_at is None else sequence.first_token_at
@@ -376,92 +326,3 @@ class Engine:
         else:
             self.counters.requests_finished += 1
         return Event(sequence.id, last.text, last.tokens, last.logprobs, finish=reason, usage=usage)
-
-
-def _allows(mask: np.ndarray | None, token: int) -> bool:
-    """Whether a grammar's mask, uint32 [vocab / 32], lets a token come."""
-    return mask is None or bool(int(mask[token // 32]) >> token % 32 & 1)
-
-
-def _load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
-    file = open_model(config.model)
-    device = torch_device(config.device)
-    context_length = _context_length(file, config)
-    threads = config.threads or len(os.sched_getaffinity(0))
-    # Half of what is free: the cache, the activations and other programs need the rest.
-    dense_bytes = available_bytes(device) // 2
-    kernels = select_kernels(device, dense_bytes=dense_bytes, threads=threads, name=config.kernels)
-    # Kernels with threads of their own leave torch no core to compute on beside them.
-    torch.set_num_threads(threads if isinstance(kernels, ReferenceKernels) else 1)
-    # Before anything grows with the context: an absurd one is the settings' fault.
-    _check_room(file.config.cache_shape, _cache_slots(config, context_length), kernels)
-    theta = open_theta(file.file, config.theta_path) if config.theta else None
-    model = load_model(file, Loader(file.file, kernels, theta), context_length)
-    if model.star is not None and config.gamma is not None:
-        model.star.set_gamma(config.gamma)
-    # Built while the kernels may still be packing.
-    tokenizer = Tokenizer.from_metadata(file.file.metadata)
-    kernels.settle()
-    file.file.release()
-    return model, tokenizer, _describe(file, config, tokenizer, context_length)
-
-
-def _cache_slots(config: EngineConfig, context_length: int) -> int:
-    """Slots of the KV cache, in whole blocks: at least one context, for a request may need it."""
-    tokens = 4 * context_length if config.kv_tokens is None else config.kv_tokens
-    if tokens < context_length:
-        raise ConfigError(
-            f"a KV cache of {tokens} tokens cannot hold a context of {context_length}: raise the one "
-            "or lower the other"
-        )
-    return -(-tokens // config.block_size) * config.block_size
-
-
-def _check_room(shape: CacheShape, slots: int, kernels: Kernels) -> None:
-    """Raise `ConfigError` for a cache that the device's free memory cannot hold."""
-    needed = slots * shape.bytes_per_token(kernels.cache_dtype.itemsize)
-    free = available_bytes(kernels.device)
-    if needed > free:
-        raise ConfigError(
-            f"the KV cache for {slots} tokens needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
-            "free: choose a smaller context"
-        )
-
-
-def _allocate_cache(shape: CacheShape, slots: int, kernels: Kernels) -> KVCache:
-    _check_room(shape, slots, kernels)
-    return KVCache.allocate(
-        layers=shape.layers,
-        slots=slots,
-        kv_heads=shape.kv_heads,
-        key_dim=shape.key_dim,
-        value_dim=shape.value_dim,
-        dtype=kernels.cache_dtype,
-        device=kernels.device,
-    )
-
-
-def _context_length(model: ModelFile, config: EngineConfig) -> int:
-    trained = model.config.trained_context
-    context = config.context_length or min(trained, DEFAULT_CONTEXT_LENGTH)
-    if context > trained:
-        _logger.warning("the context of %d is longer than the %d the model was trained on", context, trained)
-    return context
-
-
-def _describe(model: ModelFile, config: EngineConfig, tokenizer: Tokenizer, context_length: int) -> ModelInfo:
-    tensors = [info for info in model.file.tensors.values() if corrected_tensor(info.name) is None]
-    types = Counter(info.type.name for info in tensors if len(info.shape) > 1)
-    template = tokenizer.chat_template
-    return ModelInfo(
-        name=config.model.stem,
-        architecture=model.architecture,
-        quantization=types.most_common(1)[0][0],
-        parameters=sum(info.n_elements for info in tensors),
-        context_length=context_length,
-        trained_context_length=model.config.trained_context,
-        vocab_size=tokenizer.vocab_size,
-        chat_template=None if template is None else template.source,
-        bos_token="" if tokenizer.bos_id is None else tokenizer.text(tokenizer.bos_id),
-        eos_token="" if tokenizer.eos_id is None else tokenizer.text(tokenizer.eos_id),
-    )

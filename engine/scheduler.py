@@ -86,7 +86,7 @@ class Scheduler:
         plan: Plan = []
         # Sorting is stable: within the two groups the older sequence goes first.
         for sequence in sorted(self.running, key=lambda s: s.remaining > 1):
-            count = min(sequence.remaining, budget)
+            count = min(sequence.missing, budget)
             if count and self._make_room(sequence, count, plan):
                 plan.append(Chunk(sequence, sequence.computed, count))
                 budget -= count
@@ -114,7 +114,7 @@ class Scheduler:
     def advance(self, plan: Plan) -> None:
         """Note that the plan has been computed."""
         for chunk in plan:
-            chunk.sequence.computed += chunk.count
+            chunk.sequence.advance(chunk.count)
             self.blocks.register(chunk.sequence)
 
     def restart(self) -> None:
@@ -142,17 +142,21 @@ class Scheduler:
         """Give a waiting sequence what the cache has of it and blocks for a first chunk; 0 without room."""
         cached = 0 if sequence.anew else self.blocks.take_prefix(sequence)
         match = self._match(sequence)
-        end = cached if match is None else match.end
-        count = min(len(sequence.tokens) - end, budget)
-        if not self.blocks.grow(sequence, end + count):
+        if match is not None:
+            match.apply(sequence)
+        count = min(sequence.missing, budget)
+        covered = sequence.computed + count if sequence.moved is None else sequence.moved.stop
+        if not self.blocks.grow(sequence, covered):
             self.blocks.free(sequence)
             return 0
-        if match is not None and self.shift is not None:
-            self._moves.append(self.shift.apply(match, sequence))
+        shifted = 0
+        if match is not None:
+            self._moves.append(match.move(sequence.block_table, self.blocks.block_size))
+            shifted = len(match.sources)
         if sequence.generated == 0:
-            sequence.cached_tokens = end
+            sequence.cached_tokens = cached + shifted
             self.counters.prompt_tokens_cached += cached
-            self.counters.prompt_tokens_shifted += end - cached
+            self.counters.prompt_tokens_shifted += shifted
         return count
 
     def _match(self, sequence: Sequence) -> Match | None:

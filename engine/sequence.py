@@ -41,6 +41,9 @@ class Sequence:
     shifted_from: int | None = None
     """First token whose keys and values are no longer exact, since a context shift moved it here or it was
     computed behind such tokens; None: all are exact."""
+    moved: range | None = None
+    """Tokens ahead of `computed` whose keys and values are there already: once all in front of them are
+    computed, they count as computed, too. None: there are no such tokens."""
     anew: bool = False
     """Whether every token goes through the model, cached or not, since its hidden state is wanted."""
     cached_tokens: int = 0
@@ -65,6 +68,17 @@ class Sequence:
     def remaining(self) -> int:
         """Tokens that the model has yet to see."""
         return len(self.tokens) - self.computed
+
+    @property
+    def missing(self) -> int:
+        """Tokens that the model has yet to see up to those that were moved, or up to the end."""
+        return (len(self.tokens) if self.moved is None else self.moved.start) - self.computed
+
+    def advance(self, count: int) -> None:
+        """Count the next tokens as computed, at most the `missing` ones."""
+        self.computed += count
+        if self.moved is not None and self.computed == self.moved.start:
+            self.computed, self.moved = self.moved.stop, None
 
     @property
     def generated(self) -> int:

@@ -4,7 +4,6 @@ Each route says of itself what it takes, what it answers and whether it wants th
 dialect but for the meaning of its tag.
 """
 
-import inspect
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -34,8 +33,8 @@ TAGS = {
 """What the groups of endpoints are; an endpoint's group is its first tag."""
 
 ABOUT = (
-    "One loaded model, in the words of several APIs. Numbers may be sent as text, a field that is null counts "
-    "as absent, and unknown fields are ignored. Every path is also found below any prefix."
+    "One loaded model, in the words of several APIs. Numbers may be sent as text, a field that is null "
+    "counts as absent, and unknown fields are ignored. Every path is also found below any prefix."
 )
 
 SECURITY_SCHEMES: Document = {
@@ -101,12 +100,13 @@ def _described(app: FastAPI) -> Iterator[RouteContext]:
 def _say(operation: Document, context: RouteContext, exchange: Exchange) -> None:
     """Complete what FastAPI knows of the endpoint.
 
-    The first paragraph of the function's docstring is the summary, the others are the description.
+    The first paragraph of the function's docstring is the summary, the others are the description. Where
+    there is no more to say, the summary is both.
     """
+    first, _, rest = operation.get("description", "").partition("\n\n")
     if context.summary is None:
-        summary, _, description = inspect.getdoc(context.endpoint).partition("\n\n")  # type: ignore[union-attr]
-        operation["summary"] = " ".join(summary.split()).removesuffix(".")
-        operation["description"] = description
+        operation["summary"], operation["description"] = " ".join(first.split()).removesuffix("."), rest
+    operation["description"] = operation.get("description") or f"{operation['summary']}."
     operation["responses"]["200"] = {
         "description": "The answer.",
         "content": {media: {"schema": ANSWERS[media]} for media in exchange.answers},

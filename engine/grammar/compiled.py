@@ -13,6 +13,9 @@ _MAX_LEXER_STATES = 50_000
 _MAX_SYMBOLS = 100_000
 """Of the compiled grammar; a fifth of llguidance's own limit."""
 
+_MAX_ITEMS_IN_ROW = 1000
+"""Ways to read a text at one place; half of llguidance's own limit. Real grammars need a few dozen."""
+
 _MAX_ERROR = 300
 _DEAD_END = "NoExtensionBias"
 _WORN_OUT = "lexer error: too many states"
@@ -52,7 +55,10 @@ class CompiledGrammar:
 
     def _compile(self) -> LLMatcher:
         limits = LLParserLimits(
-            max_lexer_states=_MAX_LEXER_STATES, max_grammar_size=_MAX_SYMBOLS, verbose_errors=False
+            max_items_in_row=_MAX_ITEMS_IN_ROW,
+            max_lexer_states=_MAX_LEXER_STATES,
+            max_grammar_size=_MAX_SYMBOLS,
+            verbose_errors=False,
         )
         return LLMatcher(self.tokens.library, self._lark, log_level=0, limits=limits)
 

@@ -34,6 +34,9 @@ ROOT = "root"
 MAX_DEPTH = 250
 """Names that lead to names. llguidance needs about 5 KiB of stack for each."""
 
+MAX_ALTERNATIVES = 600
+"""Of all rules that are no terminals. The time for a step can grow with the cube of their number."""
+
 
 def gbnf_to_lark(text: str) -> str:
     """The same grammar in Lark. Raises RequestError, one line, for what is not valid or nests too deeply."""
@@ -82,6 +85,7 @@ class _Writer:
         for name in _regular_rules(rules):
             self._regular[name] = borders(rules[name], self._regular)
         self._groups = 0
+        self._alternatives = 0
         self._bodies: dict[str, str] = {}
         self._uses: dict[str, list[str]] = {}
         self._names: dict[str, str] = {}
@@ -98,10 +102,15 @@ class _Writer:
         self._uses[lark.START] = [start]
 
     def lark(self) -> str:
-        """The text of the grammar. Raises RequestError if names lead too deep."""
+        """The text of the grammar. Raises RequestError if it would take too much stack or time."""
+        if self._alternatives > MAX_ALTERNATIVES:
+            raise RequestError(
+                f"the grammar's recursive rules have more than {MAX_ALTERNATIVES} alternatives"
+            )
         _check_depth(self._uses)
         lines = [f"{name}: {body}" for name, body in self._bodies.items()]
-        return "\n".join([lark.HEADER, *lines, ""])
+        # what a grammar leaves no choice about may go on without end, and llguidance would follow it
+        return "\n".join([lark.HEADER_UNFORCED, *lines, ""])
 
     def _rule_name(self, rule: str) -> str:
         name = self._names.get(rule)
@@ -151,6 +160,7 @@ class _Writer:
                 options.append(self._sequence(option, uses, regular=False))
             elif option is plain[0]:
                 options.append(self._lexeme(Alternation(plain) if len(plain) > 1 else option, uses))
+        self._alternatives += len(options)
         return " | ".join(options)
 
     def _sequence(self, node: Node, uses: list[str], *, regular: bool) -> str:

@@ -14,6 +14,9 @@ from engine.grammar.gbnf_nodes import (
     Rules,
 )
 
+MAX_WAYS = 64
+"""On which the parts beside them are repeated; a rule with more of them stays as it is."""
+
 _EMPTY = Literal("")
 
 
@@ -50,7 +53,7 @@ def _paths(name: str, node: Node, *, at_end: bool) -> tuple[list[Node], list[Nod
         case Concatenation() if node.items:
             last = node.items[-1 if at_end else 0]
             loops, exits = _paths(name, last, at_end=at_end)
-            if loops:
+            if loops and len(loops) + len(exits) <= MAX_WAYS:
                 rest = node.items[:-1] if at_end else node.items[1:]
                 return [_beside(rest, way, at_end) for way in loops], [
                     _beside(rest, way, at_end) for way in exits

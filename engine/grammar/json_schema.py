@@ -15,9 +15,13 @@ MAX_DEPTH = 500
 MAX_MEMBERS = 2000
 """Of an object in the schema. The time to compile properties grows with the square of their number."""
 
+MAX_OPTIONS = 400
+"""Of all `anyOf` and `oneOf` together. The time for a step can grow with the cube of their number."""
+
 WHITESPACE = r"[ \t]{1,2}|\r?\n[ \t]{0,40}"
 """Where JSON allows blanks: up to two, or a new line and its indentation. Models make blanks without end."""
 
+_CHOICES = ("anyOf", "oneOf")
 _OPTIONS = "x-guidance"
 """llguidance's own key in a schema."""
 
@@ -39,8 +43,7 @@ def json_schema_to_lark(text: str) -> str:
         schema = {} if schema else {"enum": []}
     if not isinstance(schema, dict):
         raise RequestError("the JSON schema must be an object")
-    if any(len(node) > MAX_MEMBERS for node in _objects(schema)):
-        raise RequestError(f"an object in the JSON schema has more than {MAX_MEMBERS} members")
+    _check_size(schema)
     _check_depth(schema)
     options = {"whitespace_pattern": WHITESPACE, "coerce_one_of": True}
     return f"%json {json.dumps(schema | {_OPTIONS: options})}"
@@ -48,6 +51,16 @@ def json_schema_to_lark(text: str) -> str:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON number")
+
+
+def _check_size(schema: dict[str, Any]) -> None:
+    options = 0
+    for node in _objects(schema):
+        if len(node) > MAX_MEMBERS:
+            raise RequestError(f"an object in the JSON schema has more than {MAX_MEMBERS} members")
+        options += sum(len(found) for key in _CHOICES if isinstance(found := node.get(key), list))
+    if options > MAX_OPTIONS:
+        raise RequestError(f"anyOf and oneOf in the JSON schema have more than {MAX_OPTIONS} options")
 
 
 def _check_depth(schema: dict[str, Any]) -> None:

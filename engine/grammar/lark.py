@@ -9,6 +9,11 @@ import re
 
 START = "start"
 HEADER = "%llguidance {}"
+"""Where the grammar leaves no choice of text, the tokens are those that the tokenizer makes of it."""
+
+HEADER_UNFORCED = '%llguidance {"no_forcing": true}'
+"""The model chooses its tokens even there."""
+
 
 _TO_ESCAPE = re.compile(r"[^A-Za-z0-9_ ]")
 

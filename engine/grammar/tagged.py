@@ -72,6 +72,8 @@ def _check(grammar: TaggedGrammar) -> None:
         raise RequestError(f"a grammar needs 1 to {MAX_TAGS} tags, not {len(grammar.tags)}")
     if sum(len(tag.begin) + len(tag.schema) + len(tag.end) for tag in grammar.tags) > MAX_LENGTH:
         raise RequestError(f"the tags are longer than {MAX_LENGTH} characters")
+    if len({tag.begin for tag in grammar.tags}) < len(grammar.tags):
+        raise RequestError("two tags have the same beginning")
     for tag in grammar.tags:
         if max(len(tag.begin), len(tag.end)) > MAX_TEXT:
             raise RequestError(f"a tag's beginning or end is longer than {MAX_TEXT} characters")

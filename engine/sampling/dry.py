@@ -39,8 +39,6 @@ class Dry:
     def __call__(self, logits: VocabularyLogits, tokens: Sequence[int]) -> None:
         """Lower the logits of the whole vocabulary, in place. `tokens`: the context."""
         window, lengths = self._matches.update(tokens)
-        if len(window) <= self._allowed:
-            return
         limit = len(window) if self._breakers is None else self._breakers.limit(window)
         if limit <= self._allowed:
             return

@@ -40,11 +40,7 @@ class SuffixMatches:
         known = len(self._known)
         end = self._start + known
         grown = len(tokens) - end
-        if (
-            0 <= grown <= _STEPS
-            and self._start <= first < end
-            and list(tokens[self._start : end]) == self._known
-        ):
+        if 0 <= grown <= _STEPS and first < end and list(tokens[self._start : end]) == self._known:
             if known + grown > len(self._tokens):
                 self._move(first, 2 * size + _STEPS)
             for token in tokens[end:]:

@@ -44,8 +44,8 @@ def min_p(p: float) -> Step:
 
 
 def min_p_distance(p: float) -> np.float32:
-    """How far below the largest logit `min_p` lets a logit be: -ln p."""
-    return np.float32(-math.log(p))
+    """How far below the largest logit `min_p` lets a logit be: -ln p, none for p > 1."""
+    return np.float32(max(0.0, -math.log(p)))
 
 
 def top_a(a: float) -> Step:

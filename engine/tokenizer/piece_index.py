@@ -27,8 +27,8 @@ def lowered(text: str) -> str:
 class PieceIndex:
     """The bytes of all tokens of a vocabulary, joined, to be searched at once. Thread-safe.
 
-    Special tokens stand in it with their names. The bytes are joined at the first search (tens of
-    milliseconds for 50,000 tokens, five bytes of memory for each byte of text); with and without regard
+    Special tokens stand in it with their names. The bytes are joined at the first search (a tenth
+    of a second for 50,000 tokens, five bytes of memory for each byte of text); with and without regard
     to case are two indexes. A search costs a few passes over the joined bytes.
     """
 

@@ -66,8 +66,8 @@ class Adapter:
         Empty where the reply itself goes on from `assistant_gen` through it, as Harmony's replies do.
         """
         opened = self.reply_start
-        through = opened != self.assistant_start and self.assistant_start.startswith(opened or "\0")
-        return "" if through else self.assistant_start.strip()
+        goes_on = bool(opened) and opened != self.assistant_start and self.assistant_start.startswith(opened)
+        return "" if goes_on else self.assistant_start.strip()
 
     @property
     def stop(self) -> tuple[str, ...]:

@@ -130,7 +130,9 @@ class ChatPlanner:
         chosen = [tool for tool in tools if named in (None, tool.name)]
         grammar: Grammar | None = call.grammar
         if tools:
-            grammar = format.grammar(chosen, required=required, several=call.parallel_tool_calls)
+            grammar = format.grammar(
+                chosen, required=required, several=call.parallel_tool_calls and named is None
+            )
         special = bool(tools) or self._thinks
         request = replace(
             base,

@@ -48,11 +48,14 @@ class Family:
         """Whether a reply to `prompt` begins inside a thought.
 
         That is so where the prompt ends in an opening tag, or where `continued`, the beginning of a
-        reply that goes on, has a thought without an end. Tags in what others said do not count.
+        reply that goes on, begins with a thought without an end. Tags in what others said do not count.
         """
         if prompt.rstrip().endswith(self.opening):
             return True
-        return continued.rfind(self.opening) > continued.rfind(self.closing)
+        return continued.lstrip().startswith(self.opening) and self._ends_open(continued)
+
+    def _ends_open(self, text: str) -> bool:
+        return text.rfind(self.opening) > text.rfind(self.closing)
 
     def close(self, prompt: str, continued: str, *, tools: bool) -> str:
         """The prompt with an open thought ended, for replies that must not think.
@@ -88,8 +91,8 @@ class Channels(Family):
         return prompt + FINAL_HEADER if prompt.endswith(f"{START}assistant") and not tools else prompt
 
     def is_open(self, prompt: str, continued: str = "") -> bool:
-        """As in every family; the tags of a continued reply stand in the prompt."""
-        return super().is_open(prompt, prompt[prompt.rfind(START) :])
+        """See `Family.is_open`; the message that the prompt ends in tells."""
+        return self._ends_open(prompt[prompt.rfind(START) :])
 
     def budget(self, tokens: int, *, tools: bool) -> ThinkingBudget:
         """See `Family.budget`; the next message is the answer's, unless it may be a call."""

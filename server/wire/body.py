@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from server.wire.lenient import WireModel
-from server.wire.replies import HttpError
+from server.wire.replies import ClientGoneError, HttpError
 
 Body = TypeVar("Body", bound=WireModel)
 
@@ -20,7 +21,7 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 async def read_model(request: Request, model: type[Body], limit_mb: int) -> Body:
-    """The request's body as `model`. Raises `HttpError`."""
+    """The request's body as `model`. Raises `HttpError`, `ClientGoneError`."""
     fields = await read_object(request, limit_mb)
     try:
         return model.model_validate(fields)
@@ -29,7 +30,7 @@ async def read_model(request: Request, model: type[Body], limit_mb: int) -> Body
 
 
 async def read_object(request: Request, limit_mb: int) -> dict[str, Any]:
-    """The request's body as a JSON object. Raises `HttpError`."""
+    """The request's body as a JSON object. Raises `HttpError`, `ClientGoneError`."""
     raw = await _read_bytes(request, limit_mb)
     try:
         # Not json.loads(bytes): that would guess UTF-16 and UTF-32 as well.
@@ -53,12 +54,15 @@ async def _read_bytes(request: Request, limit_mb: int) -> bytes:
         raise too_big
     body = bytearray()
     length = 0
-    async for chunk in request.stream():
-        length += len(chunk)
-        if length <= limit:
-            body += chunk
-        elif length > 2 * limit:
-            break
+    try:
+        async for chunk in request.stream():
+            length += len(chunk)
+            if length <= limit:
+                body += chunk
+            elif length > 2 * limit:
+                break
+    except ClientDisconnect:
+        raise ClientGoneError from None
     # Read to the end where that is near: a client that still sends does not see an early answer.
     if length > limit:
         raise too_big

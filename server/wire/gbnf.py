@@ -103,10 +103,11 @@ class _Writer:
         place = schema["$ref"]
         if not isinstance(place, str):
             raise RequestError("$ref must be a text")
+        target = self._at(place)
         if place not in self._places:
             self._places[place] = name = f"ref-{len(self._places)}"
             # not at once: a schema may refer to itself, and long chains would nest
-            self._pending.append((name, self._at(place)))
+            self._pending.append((name, target))
         return self._places[place]
 
     def _at(self, place: str) -> Any:

@@ -5,6 +5,7 @@
 
 from typing import Any
 
+from engine.errors import RequestError
 from engine.types import GbnfGrammar, GenerationRequest, Grammar, JsonGrammar, Prompt
 from server.wire.lenient import Count, Name, Texts, Truth
 from server.wire.sampler_fields import SamplerFields, field, to_sampling
@@ -14,6 +15,12 @@ STOP_STRINGS = 256
 
 PHRASES = 768
 """More banned phrases than this are cut off, as in later KoboldCpp."""
+
+TEXT_LENGTH = 1_000
+"""Characters of the longest stop string or banned phrase."""
+
+TEXTS_LENGTH = 1 << 16
+"""Characters of all stop strings of a request together, and of all its banned phrases."""
 
 ALTERNATIVES = 20
 """Most alternatives reported for a token."""
@@ -56,28 +63,41 @@ def to_request(
     final_logprobs: bool = False,
     grammar: Grammar | None = None,
 ) -> GenerationRequest:
-    """The engine's request. `stop`, `seed` and `grammar` are the dialect's own; None leaves Kobold's."""
+    """The engine's request. `stop`, `seed` and `grammar` are the dialect's own; None leaves Kobold's.
+
+    Raises `RequestError` for stop strings and banned phrases that are too long to look for in each token.
+    """
     if seed is not None:
         fields = fields.model_copy(update={"sampler_seed": seed})
     ban_eos = fields.use_default_badwordsids if fields.ban_eos_token is None else fields.ban_eos_token
     context = fields.max_context_length
-    phrases = fields.banned_tokens or fields.banned_strings
+    phrases = (fields.banned_tokens or fields.banned_strings)[:PHRASES]
+    stop = (fields.stop_sequence if stop is None else stop)[:STOP_STRINGS]
+    _check_texts(stop, "stop strings")
+    _check_texts(phrases, "banned phrases")
     return GenerationRequest(
         request_id=request_id,
         prompt=prompt,
         max_tokens=max_tokens,
         sampling=to_sampling(fields),
         context_length=context if context is not None and context > 0 else None,
-        stop=(fields.stop_sequence if stop is None else stop)[:STOP_STRINGS],
+        stop=stop,
         trim_stop=fields.trim_stop,
         ban_eos=ban_eos and not fields.bypass_eos,
         ignore_eos=fields.bypass_eos,
         render_special=fields.render_special,
         grammar=to_grammar(fields.grammar) if grammar is None else grammar,
-        banned_phrases=phrases[:PHRASES],
+        banned_phrases=phrases,
         logprobs=None if logprobs is None else min(logprobs, ALTERNATIVES),
         final_logprobs=final_logprobs,
     )
+
+
+def _check_texts(texts: tuple[str, ...], meaning: str) -> None:
+    if max(map(len, texts), default=0) > TEXT_LENGTH:
+        raise RequestError(f"{meaning} have at most {TEXT_LENGTH} characters each")
+    if sum(map(len, texts)) > TEXTS_LENGTH:
+        raise RequestError(f"all {meaning} together have at most {TEXTS_LENGTH} characters")
 
 
 def to_grammar(text: str) -> Grammar | None:

@@ -7,7 +7,7 @@ makes no sense as the type at all (a list for a number) is still an error.
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 COUNT_LIMIT = 2**31 - 1
 
@@ -66,7 +66,11 @@ def _name(value: Any) -> Any:
 
 
 Real = Annotated[float, BeforeValidator(_real)]
-Count = Annotated[int, BeforeValidator(_count)]
+CountReader = BeforeValidator(_count)
+Count = Annotated[int, CountReader]
+# Limits stand before the reader: behind it, JSON schemas would not know them.
+Natural = Annotated[int, Field(ge=0), CountReader]
+Positive = Annotated[int, Field(ge=1), CountReader]
 Seed = Annotated[int | None, BeforeValidator(_seed)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Texts = Annotated[

@@ -1,19 +1,14 @@
 """The page with the prompt box, as a user sees it."""
 
 import json
-from itertools import combinations
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import Route, expect
 
-from tests.browser.chromium import PHONE, Watched
 from tests.browser.conftest import KEY, Opener
-from tests.server.live import LiveServer, wait_for
-
-LONG = 8000
-"""Tokens: more than are made before a test ends them."""
-
+from tests.browser.prompt_page import finish, ready, set_samplers, write, write_long
+from tests.server.live import LiveServer
 
 WATCH_REPLY = """() => {
   globalThis.lengths = new Set();
@@ -22,44 +17,6 @@ WATCH_REPLY = """() => {
     .observe(reply, { characterData: true, childList: true, subtree: true });
 }"""
 """Notes each length that the reply has on its way."""
-
-
-def ready(watched: Watched, path: str = "/") -> Page:
-    page = watched.open(path)
-    expect(page.locator("#state")).to_have_attribute("data-state", "ready")
-    return page
-
-
-def set_samplers(page: Page, **values: object) -> None:
-    if page.locator("details.samplers").get_attribute("open") is None:
-        page.get_by_text("Samplers", exact=True).click()
-    for name, value in values.items():
-        page.locator(f"#sampler-{name}").fill(str(value))
-
-
-def write(page: Page, prompt: str = "hello world") -> None:
-    page.get_by_label("Prompt", exact=True).fill(prompt)
-    page.get_by_role("button", name="Continue").click()
-
-
-def write_long(page: Page, button: str = "Continue", speed: str = "#rate") -> None:
-    """Start something long, and wait until text has come."""
-
-    def never_end(route: Route) -> None:
-        asked = json.loads(route.request.post_data or "")
-        route.continue_(post_data=asked | {"ban_eos_token": True})
-
-    page.route("**/generate/stream", never_end)
-    set_samplers(page, max_length=LONG)
-    page.get_by_role("button", name=button).click()
-    expect(page.locator(speed)).to_contain_text("tokens/s")
-    page.unroute("**/generate/stream")
-
-
-def finish(page: Page) -> str:
-    """The whole reply, once it is there."""
-    expect(page.get_by_role("button", name="Continue")).to_be_enabled()
-    return page.locator("#reply").text_content() or ""
 
 
 @pytest.mark.parametrize("path", ["/", "/nkat", "/lcpp", "/below/a/proxy/nkat/"])
@@ -272,61 +229,6 @@ def test_the_right_key(locked_server: LiveServer, opened: Opener) -> None:
     locked_server.wait_until_idle()
 
 
-def test_theta_off_and_on(server: LiveServer, opened: Opener) -> None:
-    watched = opened(server)
-    page = ready(watched)
-    set_samplers(page, max_length=40, temperature=0)
-    page.get_by_label("Prompt", exact=True).fill("hello world and the")
-    page.get_by_role("button", name="Compare").click()
-    expect(page.locator("#compare-note")).to_contain_text("they part after")
-    replies = {}
-    for enabled in (True, False, True):  # and back to what it was
-        server.worker.set_theta(enabled=enabled)
-        asked = {"prompt": "hello world and the", "max_length": 40, "temperature": 0}
-        replies[enabled] = server.post("/api/v1/generate", asked).json["results"][0]["text"]
-    assert page.locator("#reply-off").text_content() == replies[False]
-    assert page.locator("#reply-on").text_content() == replies[True]
-    assert replies[True] != replies[False]
-    assert watched.faults == []
-
-
-def theta_now(server: LiveServer) -> dict[str, object]:
-    state: dict[str, object] = server.get("/api/nkat/status").json["theta"]
-    return state
-
-
-def test_an_aborted_comparison_puts_theta_back(server: LiveServer, opened: Opener) -> None:
-    page = ready(opened(server))
-    write_long(page, "Compare", "#rate-off")
-    assert theta_now(server)["enabled"] is False
-    page.get_by_role("button", name="Abort").last.click()
-    expect(page.get_by_role("button", name="Compare")).to_be_enabled()
-    assert theta_now(server)["enabled"] is True
-    expect(page.locator("#reply-on")).to_be_empty()
-
-
-def test_leaving_a_comparison_puts_theta_back(server: LiveServer, opened: Opener) -> None:
-    page = ready(opened(server))
-    write_long(page, "Compare", "#rate-off")
-    page.goto("about:blank")
-    wait_for(lambda: theta_now(server)["enabled"])
-
-
-def test_the_switch_of_theta(server: LiveServer, opened: Opener) -> None:
-    page = ready(opened(server))
-    switch = page.get_by_role("switch", name="Theta counts")
-    expect(switch).to_be_checked()
-    switch.uncheck()
-    wait_for(lambda: theta_now(server) == {"enabled": False, "gamma": 0.97, "rank": 4})
-    expect(page.locator("#facts")).to_contain_text("off (rank 4, gamma 0.97)")
-    gamma = page.get_by_label("Gamma")
-    gamma.fill("0.5")
-    wait_for(lambda: theta_now(server)["gamma"] == 0.5)
-    gamma.fill("0.97")
-    switch.check()
-    wait_for(lambda: theta_now(server) == {"enabled": True, "gamma": 0.97, "rank": 4})
-
-
 def test_it_asks_only_while_somebody_looks(server: LiveServer, opened: Opener) -> None:
     watched = opened(server)
     watched.page.clock.install()
@@ -344,76 +246,3 @@ def test_it_asks_only_while_somebody_looks(server: LiveServer, opened: Opener) -
     page.evaluate("delete document.hidden")
     with page.expect_request("**/api/nkat/status"):
         page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-
-
-def controls(page: Page) -> list[Locator]:
-    found = page.locator("button, input, textarea, summary, nav a").all()
-    return [control for control in found if control.is_visible()]
-
-
-def check_layout(page: Page) -> None:
-    """No scrolling sideways; every control is large enough for a finger, inside, and on its own."""
-    width = page.evaluate("document.documentElement.clientWidth")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = {}
-    for number, control in enumerate(controls(page)):
-        # A checkbox is switched by a finger on its label.
-        target = control.locator("xpath=..") if control.get_attribute("type") == "checkbox" else control
-        box = target.bounding_box()
-        assert box is not None
-        name = f"{number} {control.get_attribute('id')}"
-        assert box["height"] >= 40, name
-        assert box["x"] >= 0, name
-        assert box["x"] + box["width"] <= width, name
-        boxes[name] = box
-    assert len(boxes) > 3
-    for (one, a), (other, b) in combinations(boxes.items(), 2):
-        apart = (
-            a["x"] + a["width"] <= b["x"]
-            or b["x"] + b["width"] <= a["x"]
-            or a["y"] + a["height"] <= b["y"]
-            or b["y"] + b["height"] <= a["y"]
-        )
-        assert apart, f"{one} lies over {other}"
-
-
-@pytest.mark.parametrize("viewport", [PHONE, {"width": 768, "height": 1024}, {"width": 1280, "height": 900}])
-def test_every_window_has_room(locked_server: LiveServer, opened: Opener, viewport: dict[str, int]) -> None:
-    page = ready(opened(locked_server, viewport=viewport))
-    check_layout(page)
-    set_samplers(page)
-    page.locator("#reply").evaluate("(reply) => reply.textContent = 'w'.repeat(3000)")
-    page.locator("#model").evaluate("(model) => model.textContent = 'long-model-name-'.repeat(12)")
-    check_layout(page)
-    page.goto(f"{locked_server.url}/docs")
-    check_layout_of_docs = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    assert check_layout_of_docs <= 0
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance of `rgb(r, g, b)`, 0 to 1 (WCAG 2.2)."""
-    channels = [int(part) / 255 for part in colour.strip("rgba()").split(",")[:3]]
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-COLOURS = """() => {
-  const paper = (element) => {
-    const own = getComputedStyle(element).backgroundColor;
-    return own === "rgba(0, 0, 0, 0)" ? paper(element.parentElement) : own;
-  };
-  const texts = "h1, h2, h3, p, dt, dd, label, summary, button:enabled, a, pre, b, textarea, [type=number]";
-  return [...document.querySelectorAll(texts)]
-    .filter((element) => element.checkVisibility())
-    .map((element) => [element.id || element.tagName, getComputedStyle(element).color, paper(element)]);
-}"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out(server: LiveServer, opened: Opener, scheme: str) -> None:
-    page = ready(opened(server, color_scheme=scheme))
-    page_colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (luminance(page_colour) < 0.1) == (scheme == "dark")
-    for name, ink, paper in page.evaluate(COLOURS):
-        low, high = sorted((luminance(ink), luminance(paper)))
-        assert (high + 0.05) / (low + 0.05) >= 4.5, (name, ink, paper)

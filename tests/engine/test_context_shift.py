@@ -101,7 +101,7 @@ def test_the_beginning_alone_is_enough_of_a_prefix() -> None:
 @pytest.mark.parametrize(
     ("before", "now"),
     [
-        (OLD + LATER, LATER + NEW),
+        (OLD + LATER[:203], LATER[:203] + NEW),
         (SYSTEM + OLD + LATER[:199], SYSTEM + LATER[:199] + NEW),
         (SYSTEM + OLD + LATER, SYSTEM + OLD + LATER + NEW),
         (SYSTEM + OLD + LATER, SYSTEM + OLD),
@@ -109,7 +109,15 @@ def test_the_beginning_alone_is_enough_of_a_prefix() -> None:
         (SYSTEM + OLD + LATER, SYSTEM + NEW + LATER),
         (SYSTEM + LATER, SYSTEM + OLD + LATER),
     ],
-    ids=["no prefix", "short", "continued", "cut behind", "other text", "text in front", "inserted"],
+    ids=[
+        "short from the front",
+        "short",
+        "continued",
+        "cut behind",
+        "other text",
+        "text in front",
+        "inserted",
+    ],
 )
 def test_nothing_is_moved(before: list[int], now: list[int]) -> None:
     it = scheduler()
@@ -117,6 +125,47 @@ def test_nothing_is_moved(before: list[int], now: list[int]) -> None:
     _, _, moves = serve(it, now)
     assert moves == []
     assert it.counters.prompt_tokens_shifted == 0
+
+
+def test_where_not_even_the_first_token_has_stayed_a_few_are_computed() -> None:
+    it = scheduler()
+    _, before, _ = serve(it, OLD + LATER)
+    it.add(one := sequence(LATER + NEW))
+    plan = it.plan()
+    assert [(chunk.start, chunk.count, chunk.completes) for chunk in plan] == [(0, 4, False)]
+    (move,) = it.take_moves()
+    assert move.sources.tolist() == before[304:700]
+    assert move.targets.tolist() == slots(one, 4, 400)
+    assert set(move.distances.tolist()) == {300}
+    it.check_integrity()
+    it.advance(plan)
+    assert [(chunk.start, chunk.count) for chunk in it.plan()] == [(400, 50)]
+    assert (one.shifted_from, one.cached_tokens, it.counters.prompt_tokens_shifted) == (4, 396, 396)
+
+
+def test_the_first_tokens_may_take_several_steps() -> None:
+    it = scheduler()
+    serve(it, OLD + LATER)
+    it.token_budget = 3
+    it.add(sequence(LATER + NEW))
+    for expected in ((0, 3), (3, 1), (400, 3)):
+        plan = it.plan()
+        assert [(chunk.start, chunk.count) for chunk in plan] == [expected]
+        it.advance(plan)
+        it.check_integrity()
+
+
+def test_leaving_before_the_moved_tokens_count_leaves_nothing_behind() -> None:
+    it = scheduler()
+    serve(it, OLD + LATER)
+    it.token_budget = 3
+    it.add(one := sequence(LATER + NEW))
+    it.advance(it.plan())
+    it.restart()
+    assert (one.computed, one.moved, one.shifted_from) == (0, None, None)
+    it.check_integrity()
+    it.finish(one)
+    assert it.blocks.num_free == it.blocks.num_blocks
 
 
 def test_two_hundred_are_enough() -> None:
@@ -288,39 +337,42 @@ class ShiftMachine(RuleBasedStateMachine):
         self.it = scheduler(self.BLOCKS, block_size=self.SIZE, least=self.LEAST, budget=16)
         self.cache: dict[int, tuple[int, int, bool]] = {}
         self.fresh = count(10)
-        self.known = [[1, 2, 3]]
+        self.known = [[next(self.fresh) for _ in range(30)]]
 
     def slot(self, one: Sequence, place: int) -> int:
         return one.block_table[place // self.SIZE] * self.SIZE + place % self.SIZE
 
     @rule(
         pick=st.randoms(use_true_random=False),
+        front=st.booleans(),
         cut=st.integers(0, 20),
-        more=st.integers(0, 30),
+        more=st.integers(1, 20),
         new=st.booleans(),
     )
-    def add(self, pick: Random, cut: int, more: int, new: bool) -> None:
-        tokens = list(pick.choice(self.known[-6:]))
-        at = pick.randrange(len(tokens) + 1)
+    def add(self, pick: Random, front: bool, cut: int, more: int, new: bool) -> None:
+        tokens = list(pick.choice(self.known[-4:]))
+        at = 0 if front else pick.randrange(len(tokens) // 2 + 1)
         del tokens[at : at + cut]
         tokens += [next(self.fresh) if new else 5 for _ in range(more)]
-        tokens = tokens[: self.SIZE * self.BLOCKS - 10] or [1]
+        tokens = tokens[: self.SIZE * self.BLOCKS - 10]
         self.known.append(tokens)
         self.it.add(sequence(tokens, max_tokens=pick.randrange(1, 10)))
 
     @precondition(lambda self: self.it.has_work)
-    @rule()
-    def step(self) -> None:
-        plan = self.it.plan()
-        self.perform(self.it.take_moves())
-        self.compute(plan)
-        done = [chunk.sequence for chunk in plan if chunk.completes]
-        self.it.advance(plan)
-        for one in done:
-            one.tokens.append(next(self.fresh))
-            if one.generated >= one.request.max_tokens:
-                self.known.append(one.tokens)
-                self.it.finish(one)
+    @rule(steps=st.integers(1, 20))
+    def step(self, steps: int) -> None:
+        for _ in range(steps):
+            plan = self.it.plan()
+            self.perform(self.it.take_moves())
+            self.compute(plan)
+            done = [chunk.sequence for chunk in plan if chunk.completes]
+            self.it.advance(plan)
+            self.every_context_is_its_own_and_as_exact_as_it_says()
+            for one in done:
+                one.tokens.append(next(self.fresh))
+                if one.generated >= one.request.max_tokens:
+                    self.known.append(one.tokens)
+                    self.it.finish(one)
 
     def perform(self, moves: list[Move]) -> None:
         read = [self.cache[slot] for move in moves for slot in move.sources.tolist()]
@@ -342,8 +394,10 @@ class ShiftMachine(RuleBasedStateMachine):
     def leave(self, pick: Random) -> None:
         self.it.finish(pick.choice([*self.it.running, *self.it.waiting]))
 
-    @rule()
-    def restart(self) -> None:
+    @rule(dice=st.integers(1, 8))
+    def restart(self, dice: int) -> None:
+        if dice > 1:
+            return
         self.it.restart()
         # whoever still finds something will miss its slots
         self.cache.clear()
@@ -359,6 +413,8 @@ class ShiftMachine(RuleBasedStateMachine):
                 token, position, exact = self.cache[self.slot(one, place)]
                 assert (token, position) == (one.tokens[place], place)
                 assert exact or (one.shifted_from is not None and place >= one.shifted_from)
+            for place in one.moved or ():
+                assert self.cache[self.slot(one, place)][:2] == (one.tokens[place], place)
 
 
 ShiftMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

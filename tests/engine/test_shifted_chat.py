@@ -16,7 +16,7 @@ from tests.engine.driving import request, run
 
 CONTEXT, MOST = 512, 470
 SYSTEM, QUESTION, REPLY = 60, 20, 12
-FOLLOWING = 16
+FOLLOWING = 12
 
 
 def load(path: Path, **others: Any) -> Engine:
@@ -99,14 +99,18 @@ def test_a_change_of_theta_forgets(tiny_model: Path) -> None:
     assert (computed, usage.cached_tokens) == (usage.prompt_tokens, 0)
 
 
+@pytest.mark.parametrize("front", [60, 0])
 def test_predictions_stay_near_those_of_a_full_computation(
-    smollm2_engine: Engine, monkeypatch: pytest.MonkeyPatch
+    smollm2_engine: Engine, monkeypatch: pytest.MonkeyPatch, front: int
 ) -> None:
-    """On prose that comes with Python: the log likelihood of what follows, token by token."""
+    """On prose that comes with Python: the log likelihood of what follows, token by token.
+
+    Without a front the model would lose the tokens that it puts most of its attention on.
+    """
     engine = smollm2_engine
-    tokens = engine.tokenizer.encode(topics["assignment"])[:700]
-    assert len(tokens) == 700
-    now = tokens[:60] + tokens[260:]
+    tokens = engine.tokenizer.encode(topics["assignment"])[:540]
+    assert len(tokens) == 540
+    now = tokens[:front] + tokens[260:]
     known = len(now) - FOLLOWING
     exact = engine.log_likelihoods(now, known)
 
@@ -124,11 +128,12 @@ def test_predictions_stay_near_those_of_a_full_computation(
     for length in range(known, len(now)):
         reply = run(engine, [request("x", now[:length], 1)])["x"]
         assert reply.usage is not None
-        assert reply.usage.cached_tokens == length - 1
+        cut_at_the_front = front == 0 and length == known
+        assert reply.usage.cached_tokens == length - 1 - 4 * cut_at_the_front
     logits = torch.cat(rows)
-    shifted = torch.log_softmax(logits, -1)[torch.arange(len(rows)), torch.tensor(now[known:])]
+    shifted = torch.log_softmax(logits, -1)[torch.arange(FOLLOWING), torch.tensor(now[known:])]
     differences = shifted - exact
-    assert float(differences.abs().mean()) < 0.15
-    assert abs(float(differences.mean())) < 0.1
+    assert float(differences.abs().mean()) < 0.2
+    assert abs(float(differences.mean())) < 0.15
     # and it is no full computation in disguise
     assert float(differences.abs().max()) > 1e-3

@@ -85,6 +85,7 @@ DEVIATIONS: dict[str, Deviation] = {
         "a_get_props",
         "a_last_logprobs_404_body",
         "a_logprobs_post",
+        "a_oai_embeddings",
         "a_ollama_chat",
         "a_ollama_generate",
     ),

@@ -1,6 +1,7 @@
 """Headers, methods, paths and bodies, whatever the endpoint."""
 
 import json
+import time
 
 import pytest
 
@@ -171,3 +172,14 @@ def test_a_chunked_body(server: LiveServer) -> None:
 def test_a_large_body_within_the_limit(server: LiveServer) -> None:
     answer = server.post("/api/extra/abort", {"genkey": "none", "filler": "x" * (8 << 20)})
     assert answer.json == {"success": "false", "done": "false"}
+
+
+def test_a_client_that_leaves_while_it_sends_is_no_error(
+    server: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"POST /api/v1/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
+        time.sleep(0.1)  # until the handler waits for the rest
+    time.sleep(0.2)
+    assert server.get("/ping").status == 200
+    assert "unforeseen" not in caplog.text

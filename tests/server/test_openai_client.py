@@ -1,14 +1,56 @@
 """The official client against a model that can speak."""
 
+import json
+import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import openai
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
 from tests.server.live import LiveServer
 
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
+
+
+class Strict(BaseModel):
+    """An object without members beyond those named, as OpenAI's strict mode wants it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Weather(Strict):
+    """What the tool `weather` takes."""
+
+    city: Annotated[str, Field(max_length=30)]
+    unit: Literal["celsius", "fahrenheit"]
+    days: int
+
+
+class Clock(Strict):
+    """What the tool `clock` takes."""
+
+    zone: Literal["CET", "UTC"]
+
+
+class City(Strict):
+    """What a reply has to be."""
+
+    name: Annotated[str, Field(max_length=20)]
+    country: Literal["France", "Spain"]
+    is_capital: bool
+
+
+ARGUMENTS: dict[str, type[Strict]] = {"weather": Weather, "clock": Clock}
+TOOLS: Any = [
+    {
+        "type": "function",
+        "function": {"name": name, "description": f"The {name}.", "parameters": model.model_json_schema()},
+    }
+    for name, model in ARGUMENTS.items()
+]
+WEATHER: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +147,171 @@ def test_errors_are_the_clients_own(client: openai.OpenAI, locked_server: LiveSe
         client.chat.completions.create(model="", messages=[])
     with pytest.raises(openai.BadRequestError, match="token ids"):
         client.completions.create(model="", prompt=[10**8])
-    with pytest.raises(openai.NotFoundError):
-        client.embeddings.create(model="", input="x")
     locked = openai.OpenAI(base_url=f"{locked_server.url}/v1", api_key="wrong", max_retries=0)
     with locked, pytest.raises(openai.AuthenticationError, match="key"):
         locked.completions.create(model="", prompt="x")
+
+
+@pytest.mark.parametrize(
+    ("choice", "named"),
+    [
+        ("required", None),
+        ({"type": "function", "function": {"name": "clock"}}, "clock"),
+        ({"type": "function", "function": {"name": "weather"}}, "weather"),
+    ],
+)
+def test_tools_that_must_be_called(client: openai.OpenAI, choice: Any, named: str | None) -> None:
+    settings: Any = {"messages": WEATHER, "tools": TOOLS, "tool_choice": choice, "max_tokens": 80}
+    settings |= {"temperature": 0, "parallel_tool_calls": False, "model": ""}
+    reply = client.chat.completions.create(**settings).choices[0]
+    assert reply.finish_reason == "tool_calls"
+    assert reply.message.content is None
+    (call,) = reply.message.tool_calls or []
+    assert named in (None, call.function.name)
+    ARGUMENTS[call.function.name].model_validate_json(call.function.arguments)
+
+    chunks = list(client.chat.completions.create(**settings, stream=True))
+    parts = [part for chunk in chunks for part in chunk.choices[0].delta.tool_calls or []]
+    assert [(part.id is not None, part.index) for part in parts] == [
+        (place == 0, 0) for place in range(len(parts))
+    ], "the id comes once, with the name"
+    assert parts[0].function.name == call.function.name
+    assert "".join(part.function.arguments or "" for part in parts) == call.function.arguments
+    assert [chunk.choices[0].finish_reason for chunk in chunks[-2:]] == [None, "tool_calls"]
+
+
+def test_tools_that_may_be_called(client: openai.OpenAI) -> None:
+    """Whether this model calls is its business; both ends are OpenAI's."""
+    reply = client.chat.completions.create(
+        model="", messages=WEATHER, tools=TOOLS, tool_choice="auto", max_tokens=40, temperature=0
+    ).choices[0]
+    for call in reply.message.tool_calls or []:
+        assert call.type == "function"
+        assert reply.finish_reason in ("tool_calls", "length")
+        if reply.finish_reason == "tool_calls":
+            ARGUMENTS[call.function.name].model_validate_json(call.function.arguments)
+    assert bool(reply.message.content) or bool(reply.message.tool_calls)
+    none = client.chat.completions.create(
+        model="", messages=WEATHER, tools=TOOLS, tool_choice="none", max_tokens=20, temperature=0
+    )
+    plain = client.chat.completions.create(model="", messages=WEATHER, max_tokens=20, temperature=0)
+    assert none.choices[0].message == plain.choices[0].message
+
+
+def test_the_result_of_a_tool(client: openai.OpenAI) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "clock", "arguments": '{"zone": "CET"}'}}
+    messages: Any = [
+        *WEATHER,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "It is sunny in Paris."},
+    ]
+    reply = client.chat.completions.create(
+        model="", messages=messages, tools=TOOLS, max_tokens=40, temperature=0
+    )
+    assert reply.choices[0].message.content
+    assert reply.usage is not None
+    assert reply.usage.prompt_tokens > 100, "the model was told of the tools"
+
+
+def test_structured_output(client: openai.OpenAI) -> None:
+    reply = client.chat.completions.parse(
+        model="", messages=QUESTION, response_format=City, max_tokens=100, temperature=0
+    )
+    city = reply.choices[0].message.parsed
+    assert isinstance(city, City)
+    assert city.country == "France"
+    assert reply.choices[0].finish_reason == "stop"
+
+
+def test_streamed_structured_output(client: openai.OpenAI) -> None:
+    with client.chat.completions.stream(
+        model="", messages=QUESTION, response_format=City, max_tokens=100, temperature=0
+    ) as stream:
+        final = stream.get_final_completion()
+    assert isinstance(final.choices[0].message.parsed, City)
+
+
+def test_json_objects(client: openai.OpenAI) -> None:
+    reply = client.chat.completions.create(
+        model="",
+        messages=[{"role": "user", "content": "Give me a JSON object with a key a."}],
+        response_format={"type": "json_object"},
+        max_tokens=40,
+        temperature=0,
+    ).choices[0]
+    assert reply.message.content
+    assert reply.message.content.startswith("{")
+    if reply.finish_reason == "stop":
+        assert isinstance(json.loads(reply.message.content), dict)
+
+
+def test_log_probabilities_of_a_chat(client: openai.OpenAI) -> None:
+    settings: Any = {"model": "", "messages": QUESTION, "max_tokens": 8, "logprobs": True, "top_logprobs": 5}
+    reply = client.chat.completions.create(**settings, temperature=0).choices[0]
+    assert reply.logprobs is not None
+    told = reply.logprobs.content or []
+    assert "".join(entry.token for entry in told) == reply.message.content
+    for entry in told:
+        assert len(entry.top_logprobs) == 5
+        assert entry.token == entry.top_logprobs[0].token, "greedy takes the likeliest"
+        assert math.isclose(entry.logprob, entry.top_logprobs[0].logprob, abs_tol=1e-5)
+        assert sum(math.exp(other.logprob) for other in entry.top_logprobs) <= 1 + 1e-6
+        assert entry.logprob < 0, "the model's own probabilities, though the sampler left one token"
+    chunks = client.chat.completions.create(**settings, temperature=0, stream=True)
+    streamed = [
+        entry
+        for chunk in chunks
+        for choice in chunk.choices
+        for entry in (choice.logprobs.content if choice.logprobs is not None else None) or []
+    ]
+    assert [entry.token for entry in streamed] == [entry.token for entry in told]
+
+
+def test_log_probabilities_of_a_completion(client: openai.OpenAI) -> None:
+    reply = client.completions.create(
+        model="", prompt="The capital of France is", max_tokens=5, logprobs=3, temperature=0, echo=True
+    ).choices[0]
+    told = reply.logprobs
+    assert told is not None
+    assert told.tokens is not None
+    assert told.top_logprobs is not None
+    assert "The capital of France is" + "".join(told.tokens) == reply.text
+    assert [len(row) for row in told.top_logprobs] == [3] * 5
+    assert told.text_offset == [
+        len("The capital of France is") + sum(map(len, told.tokens[:place])) for place in range(5)
+    ]
+
+
+def test_a_seed_repeats_a_reply(client: openai.OpenAI) -> None:
+    def ask(seed: int, n: int = 1) -> list[str | None]:
+        reply = client.chat.completions.create(
+            model="", messages=QUESTION, max_tokens=8, temperature=1.5, top_p=1, seed=seed, n=n
+        )
+        return [choice.message.content for choice in reply.choices]
+
+    assert ask(11) == ask(11)
+    assert ask(11) != ask(12)
+    several = ask(11, n=3)
+    assert several[0] == ask(11)[0]
+    assert len(set(several)) == 3, "each choice has a seed of its own"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}}, "'x'"),
+        ({"tool_choice": "required"}, "there are no tools"),
+        ({"tool_choice": "sometimes"}, "tool_choice"),
+        ({"response_format": {"type": "yaml"}}, "response_format"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 5}}}},
+            "type must be a string",
+        ),
+        ({"tools": TOOLS, "tool_choice": "required", "response_format": {"type": "json_object"}}, "exclude"),
+        ({"n": 17}, "n: "),
+        ({"temperature": "hot"}, "temperature: must be a number"),
+    ],
+)
+def test_what_is_refused(client: openai.OpenAI, changes: Any, message: str) -> None:
+    with pytest.raises((openai.BadRequestError, openai.UnprocessableEntityError), match=message):
+        client.chat.completions.create(model="", messages=QUESTION, **changes)

@@ -207,10 +207,13 @@ def test_what_sillytavern_sends(server: LiveServer) -> None:
     assert answer.body.endswith(b"data: [DONE]\n\n")
 
 
-def test_fields_without_effect_are_logged_once(server: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_fields_without_effect_are_logged_once(
+    server: LiveServer, tiny_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "server.unsupported")
-    for _ in range(2):
-        server.post(GENERATE, {"prompt": "a", "max_length": 1, "guidance_scale": 2})
+    with serving(server.worker, tiny_settings) as fresh:
+        for _ in range(2):
+            fresh.post(GENERATE, {"prompt": "a", "max_length": 1, "guidance_scale": 2})
     assert caplog.text.count("guidance_scale") == 1
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from server.chat.tools.json_value import parse_json
 from server.chat.tools.schemas import ArgumentTypes
 
 MAX_DEPTH = 64
@@ -96,7 +97,7 @@ class _Braces:
         self._place = word.end()
         text = word[0].strip()
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError:
             return text
 

@@ -59,8 +59,9 @@ class ToolFormat:
         if spelling is None or (self.bare and not required):
             return None
         opening, closing = spelling.section if required else ("", "")
-        # an opener binds from its last letter on, not only once the whole beginning is spelled right
-        trigger = opening or (spelling.before if self.bare else self.openers[0])
+        # An opener binds from its last letter on, not only once all of `before` is spelled right.
+        opener = self.openers[0]
+        trigger = opening or (opener if spelling.before.startswith(opener) else spelling.before)
         tags = tuple(
             Tag(opening + spelling.begin(tool.name), arguments_schema(tool), spelling.after + closing)
             for tool in tools

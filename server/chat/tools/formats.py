@@ -2,7 +2,7 @@
 
 import re
 
-from server.chat.channels import CALL, call_header
+from server.chat.channels import CALL, CHANNEL, call_header
 from server.chat.tools.blocks import parse_gemma, parse_glm, parse_xml
 from server.chat.tools.format import Spelling, ToolFormat
 from server.chat.tools.readers import BlockReader, EnvelopeReader, NamedReader
@@ -97,7 +97,10 @@ HARMONY = ToolFormat(
     openers=(_HARMONY_HEADER[0],),
     reader=lambda types: NamedReader(re.compile(r"(\S+)" + re.escape(_HARMONY_HEADER[2]))),
     closers=(CALL,),
-    spelling=Spelling(_HARMONY_HEADER[0], _HARMONY_HEADER[2], CALL),
+    # All channels begin alike, thoughts and answers too: only the text after it tells a call.
+    spelling=Spelling(
+        _HARMONY_HEADER[0].removeprefix(CHANNEL), _HARMONY_HEADER[2], CALL, section=(CHANNEL, "")
+    ),
 )
 QWEN_CODER = ToolFormat(
     openers=("<function=",),
@@ -139,7 +142,7 @@ _SIGNS: tuple[tuple[tuple[str, ...], ToolFormat], ...] = (
     (("<tool_call>",), HERMES),
     (("<|tool_call|>",), GRANITE),
     (("<|python_tag|>",), LLAMA),
-    (('"parameters":', "<|start_header_id|>"), LLAMA),
+    (('{"name":', '"parameters":'), LLAMA),
 )
 """What a template that shows tools has in its text, the surest signs first."""
 

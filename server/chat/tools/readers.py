@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from server.chat.tools.json_value import JsonValue
+from server.chat.tools.json_value import JsonValue, parse_json
 from server.chat.tools.schemas import ArgumentTypes
 
 MAX_HEADER = 512
@@ -245,7 +245,7 @@ _ARGUMENT_KEYS = ("arguments", "parameters")
 
 def _string(text: str) -> str | None:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return None
     return value if isinstance(value, str) else None
@@ -253,7 +253,7 @@ def _string(text: str) -> str | None:
 
 def _object(text: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.chat.call import Tool
+from server.chat.tools.json_value import parse_json
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
@@ -47,8 +48,8 @@ class ArgumentTypes:
         if not kinds and text.lstrip()[:1] not in ("{", "["):
             return text
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+            value = parse_json(text)
+        except ValueError:
             lower = text.strip().lower()
             return lower == "true" if "boolean" in kinds and lower in ("true", "false") else text
         fits = not kinds or any(_is(value, kind) for kind in kinds)

@@ -1,14 +1,16 @@
 """Errors in the shape that Anthropic clients read."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Request
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import NkatError
+from server.wire.endpoint import ErrorDetail
 from server.wire.replies import HttpError, JsonReply, error_body, status_of
 
 TYPES = {
@@ -18,6 +20,21 @@ TYPES = {
     500: "api_error",
     503: "overloaded_error",
 }
+
+
+class AnthropicError(BaseModel):
+    """What is wrong."""
+
+    type: str = Field(description="its kind, such as invalid_request_error or overloaded_error")
+    message: str = Field(description="what is wrong, in one line")
+
+
+class AnthropicErrorBody(BaseModel):
+    """The body of an error."""
+
+    type: Literal["error"] = Field(description="tells an error from a message")
+    error: AnthropicError = Field(description="for Anthropic's clients")
+    detail: ErrorDetail = Field(description="for KoboldAI's clients")
 
 
 def error_reply(error: HttpError | NkatError) -> Response:

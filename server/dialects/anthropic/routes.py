@@ -11,14 +11,14 @@ from server.auth import KeyGuard
 from server.chat.planner import ChatPlan, ChatPlanner
 from server.dialects.anthropic import convert
 from server.dialects.anthropic.answer import Answer, Event
-from server.dialects.anthropic.errors import AnthropicRoute
+from server.dialects.anthropic.errors import AnthropicErrorBody, AnthropicRoute
 from server.dialects.anthropic.schemas import NOT_YET, ConversationBody, MessagesBody
 from server.logs import OnceLog
 from server.service import GenerationService, Origin
 from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
-from server.wire.endpoint import body_of
+from server.wire.endpoint import EVENTS, JSON, body_of, failures_of
 from server.wire.replies import JsonReply, to_json
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import EventStream
@@ -28,12 +28,22 @@ def anthropic_routes(
     service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
 ) -> APIRouter:
     """All routes of the dialect."""
-    router = APIRouter(route_class=AnthropicRoute, tags=["Anthropic"])
+    router = APIRouter(
+        route_class=AnthropicRoute, tags=["Anthropic"], responses=failures_of(AnthropicErrorBody)
+    )
     with_key = [Depends(guard.require_any)]
 
-    @router.post("/v1/messages", dependencies=with_key, openapi_extra=body_of(MessagesBody))
+    @router.post(
+        "/v1/messages",
+        dependencies=with_key,
+        openapi_extra=body_of(MessagesBody, answers=(JSON, EVENTS)),
+    )
     async def messages(request: Request) -> Response:
-        """Answer a conversation."""
+        """Answer a conversation.
+
+        The reply is blocks of text, thinking and calls of tools. With `stream` it comes as server-sent
+        events, from `message_start` to `message_stop`.
+        """
         body = await read_model(request, MessagesBody, settings.maxrequestsize)
         log.tell(asked_in_vain(body, NOT_YET))
         answer_id = f"msg_{secrets.token_hex(12)}"

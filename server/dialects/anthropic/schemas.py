@@ -6,7 +6,7 @@ from pydantic import Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import GenerationFields
-from server.wire.lenient import Count, Name, Real, Texts, Truth, WireModel
+from server.wire.lenient import Count, Name, Natural, Positive, Real, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, empty, field
@@ -47,7 +47,7 @@ class ThinkingBody(WireModel):
     type: Literal["enabled", "disabled", "adaptive", "between_tools"] = Field(
         description="`disabled`: it does not think; with any other type it does"
     )
-    budget_tokens: Annotated[Count, Field(ge=0)] | None = field(None, "most tokens of thought", least=0)
+    budget_tokens: Natural | None = field(None, "most tokens of thought", least=0)
 
 
 class FormatBody(WireModel):
@@ -83,7 +83,7 @@ class ConversationBody(WireModel):
 class MessagesBody(ConversationBody, GenerationFields):
     """Body of `/v1/messages`. The samplers' defaults are Anthropic's: none of them is at work."""
 
-    max_tokens: Annotated[Count, Field(ge=1)] = field(..., "tokens to make, thoughts included", least=1)
+    max_tokens: Positive = field(..., "tokens to make, thoughts included", least=1)
     temperature: Real = field(1.0, "divides the logits; 0 always takes the likeliest token", least=0)
     top_k: Count = field(0, "keeps the so many likeliest tokens; 0 keeps all", least=0)
     top_p: Real = field(1.0, "keeps the likeliest tokens that reach this probability", least=0, most=1)

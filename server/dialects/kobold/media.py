@@ -2,8 +2,10 @@
 
 from fastapi import APIRouter, Request
 
+from server.dialects.kobold.schemas import MediaBody
 from server.settings import Settings
 from server.wire.body import read_object
+from server.wire.endpoint import FORM, JSON, body_of
 from server.wire.replies import HttpError, JsonReply
 
 _NO_IMAGE = {"images": [""], "parameters": {}, "info": ""}
@@ -12,20 +14,24 @@ _NO_IMAGE = {"images": [""], "parameters": {}, "info": ""}
 def add_media_routes(router: APIRouter, settings: Settings) -> None:
     """Add them to the dialect's routes. They cost nothing, and hence want no key."""
 
-    @router.post("/sdapi/v1/txt2img", tags=["Absent models"])
-    @router.post("/sdapi/v1/img2img", tags=["Absent models"])
+    unseen = body_of(MediaBody)
+
+    @router.post("/sdapi/v1/txt2img", tags=["Absent models"], openapi_extra=unseen)
+    @router.post("/sdapi/v1/img2img", tags=["Absent models"], openapi_extra=unseen)
     async def draw(request: Request) -> JsonReply:
         """No image model is loaded: one empty image."""
         await read_object(request, settings.maxrequestsize)
         return JsonReply(_NO_IMAGE)
 
-    @router.post("/sdapi/v1/interrogate", tags=["Absent models"])
+    @router.post("/sdapi/v1/interrogate", tags=["Absent models"], openapi_extra=unseen)
     async def interrogate(request: Request) -> JsonReply:
         """No model that sees is loaded: 503."""
         raise HttpError(503, "No LLaVA model loaded", "service_unavailable")
 
-    @router.post("/api/extra/transcribe", tags=["Absent models"])
-    @router.post("/v1/audio/transcriptions", tags=["Absent models"])
+    recording = body_of(MediaBody, sent=(JSON, FORM))
+
+    @router.post("/api/extra/transcribe", tags=["Absent models"], openapi_extra=recording)
+    @router.post("/v1/audio/transcriptions", tags=["Absent models"], openapi_extra=recording)
     async def transcribe(request: Request) -> JsonReply:
         """No model that hears is loaded: empty text."""
         # Recordings come as forms, whose content is of no interest here.
@@ -33,8 +39,8 @@ def add_media_routes(router: APIRouter, settings: Settings) -> None:
             await read_object(request, settings.maxrequestsize)
         return JsonReply({"text": ""})
 
-    @router.post("/api/extra/tts", tags=["Absent models"])
-    @router.post("/v1/audio/speech", tags=["Absent models"])
+    @router.post("/api/extra/tts", tags=["Absent models"], openapi_extra=unseen)
+    @router.post("/v1/audio/speech", tags=["Absent models"], openapi_extra=unseen)
     async def speak(request: Request) -> JsonReply:
         """No model that speaks is loaded: 503."""
         raise HttpError(503, "No TTS model loaded", "service_unavailable")

@@ -23,7 +23,7 @@ from server.service import GenerationService, Origin
 from server.settings import Settings
 from server.wire.body import read_model, read_object
 from server.wire.disconnect import unless_gone
-from server.wire.endpoint import body_of
+from server.wire.endpoint import EVENTS, ErrorBody, body_of, failures_of
 from server.wire.replies import HttpError, JsonReply
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import EventStream, named_event
@@ -44,8 +44,9 @@ def kobold_routes(
     `adapter`: the tags that placeholders stand for. `story`: what Kobold Lite begins with; may be empty.
     `saves`: where clients keep data on the server, if they may.
     """
-    router = APIRouter(tags=["KoboldAI"])
+    router = APIRouter(tags=["KoboldAI"], responses=failures_of(ErrorBody))
     with_key = [Depends(guard.require)]
+    which = body_of(KeyBody, required=False)
     limit = settings.maxrequestsize
 
     def to_request(body: GenerateBody) -> GenerationRequest:
@@ -65,29 +66,48 @@ def kobold_routes(
 
     @router.post("/api/v1/generate", dependencies=with_key, openapi_extra=body_of(GenerateBody))
     async def generate(request: Request) -> JsonReply:
-        """Continue a text, and answer when it is done."""
+        """Continue a text, and answer when it is done.
+
+        The whole text is in `results[0].text`. `finish_reason` is `stop` where the model ended it or a stop
+        string was met, else `length`. A client that leaves ends the generation.
+        """
         wanted, origin = await read_request(request)
         replies = await unless_gone(request.receive, service.generate(wanted, origin=origin))
         return JsonReply(convert.from_reply(replies[0]))
 
-    @router.post("/api/extra/generate/stream", dependencies=with_key, openapi_extra=body_of(GenerateBody))
+    @router.post(
+        "/api/extra/generate/stream",
+        dependencies=with_key,
+        openapi_extra=body_of(GenerateBody, answers=(EVENTS,)),
+    )
     async def stream(request: Request) -> EventStream:
-        """Continue a text as server-sent events: `{"token", "finish_reason"}`."""
+        """Continue a text as server-sent events.
+
+        Each event is `{"token": text, "finish_reason": null}`; the last one says why the text ended. A
+        client that leaves ends the generation.
+        """
         wanted, origin = await read_request(request)
         return EventStream(_pieces(service, wanted, origin))
 
     @router.post("/request", dependencies=with_key, openapi_extra=body_of(BasicBody))
     async def basic(request: Request) -> JsonReply:
-        """Continue a text; the oldest form of the endpoint, with fields of its own."""
+        """Continue a text, in the oldest form.
+
+        As `/api/v1/generate`, but for the fields `text` and `max` and for the answer:
+        `{"data": {"seqs": [text]}}`.
+        """
         body = await read_model(request, BasicBody, limit)
         wanted = to_request(body.model_copy(update={"prompt": body.text, "max_length": body.max}))
         origin = Origin(_address(request), body.genkey)
         replies = await unless_gone(request.receive, service.generate(wanted, origin=origin))
         return JsonReply(convert.basic_reply(replies[0]))
 
-    @router.post("/api/extra/generate/check", dependencies=with_key, openapi_extra=body_of(KeyBody))
+    @router.post("/api/extra/generate/check", dependencies=with_key, openapi_extra=which)
     async def check(request: Request) -> JsonReply:
-        """The text that a generation has made so far, also after its end."""
+        """The text that a generation has made so far.
+
+        Also after its end, for clients that lost their connection; empty where there was none.
+        """
         return JsonReply(convert.check_reply(service.said_so_far(await read_origin(request))))
 
     @router.get("/api/extra/generate/check", dependencies=with_key)
@@ -95,9 +115,12 @@ def kobold_routes(
         """The text of the caller's generation without a genkey."""
         return JsonReply(convert.check_reply(service.said_so_far(Origin(_address(request)))))
 
-    @router.post("/api/extra/last_logprobs", dependencies=with_key, openapi_extra=body_of(KeyBody))
+    @router.post("/api/extra/last_logprobs", dependencies=with_key, openapi_extra=which)
     async def last_logprobs(request: Request) -> JsonReply:
-        """The token probabilities of a generation that asked for them."""
+        """The token probabilities of a generation.
+
+        Null unless the generation asked for them with `logprobs`.
+        """
         return JsonReply(convert.logprobs_reply(service.said_so_far(await read_origin(request))))
 
     @router.get("/api/extra/last_logprobs", dependencies=with_key)
@@ -105,9 +128,12 @@ def kobold_routes(
         """The token probabilities of the caller's generation without a genkey."""
         return JsonReply(convert.logprobs_reply(service.said_so_far(Origin(_address(request)))))
 
-    @router.post("/api/extra/abort", dependencies=with_key, openapi_extra=body_of(KeyBody))
+    @router.post("/api/extra/abort", dependencies=with_key, openapi_extra=which)
     async def abort(request: Request) -> JsonReply:
-        """End a generation; it answers with the text so far."""
+        """End a generation.
+
+        It answers with the text so far. `success` and `done` are words: "true" where there was one.
+        """
         return JsonReply(convert.abort_reply(service.abort(await read_origin(request))))
 
     add_token_routes(router, service, settings, guard)

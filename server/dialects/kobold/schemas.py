@@ -70,6 +70,10 @@ class SchemaBody(WireModel):
     schema_: Any = Field(default=None, alias="schema", description="a JSON schema")
 
 
+class MediaBody(WireModel):
+    """Body of the endpoints for models that are not loaded: any object, which is not looked at."""
+
+
 class SlotBody(WireModel):
     """Body of `/api/extra/data/load`."""
 

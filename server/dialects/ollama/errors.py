@@ -5,11 +5,20 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from engine.errors import NkatError
+from server.wire.endpoint import ErrorDetail
 from server.wire.replies import HttpError, JsonReply, error_body, status_of
+
+
+class OllamaErrorBody(BaseModel):
+    """The body of an error."""
+
+    error: str = Field(description="what is wrong, in one line")
+    detail: ErrorDetail = Field(description="for KoboldAI's clients")
 
 
 def error_reply(error: HttpError | NkatError) -> Response:

@@ -17,7 +17,7 @@ from server.chat.planner import ChatPlanner
 from server.dialects.ollama import convert
 from server.dialects.ollama.answer import Answer, Line, RawReader
 from server.dialects.ollama.embeddings import add_embedding_routes
-from server.dialects.ollama.errors import OllamaRoute
+from server.dialects.ollama.errors import OllamaErrorBody, OllamaRoute
 from server.dialects.ollama.models import VERSION, ModelFile, running_reply, show_reply, tags_reply
 from server.dialects.ollama.schemas import (
     NOT_YET,
@@ -32,7 +32,7 @@ from server.service import GenerationService, Origin
 from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
-from server.wire.endpoint import body_of
+from server.wire.endpoint import JSON, LINES, body_of, failures_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
 
@@ -47,12 +47,20 @@ def ollama_routes(
     service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
 ) -> APIRouter:
     """All routes of the dialect."""
-    router = APIRouter(route_class=OllamaRoute, tags=["Ollama"])
+    router = APIRouter(route_class=OllamaRoute, tags=["Ollama"], responses=failures_of(OllamaErrorBody))
     with_key = [Depends(guard.require)]
 
-    @router.post("/api/chat", dependencies=with_key, openapi_extra=body_of(OllamaChatBody))
+    @router.post(
+        "/api/chat",
+        dependencies=with_key,
+        openapi_extra=body_of(OllamaChatBody, answers=(JSON, LINES)),
+    )
     async def chat(request: Request) -> Response:
-        """Answer a chat."""
+        """Answer a chat.
+
+        The reply comes line by line, each a JSON object, the last with `done`; without `stream` as one
+        object.
+        """
         started = time.perf_counter_ns()
         body = await read_model(request, OllamaChatBody, settings.maxrequestsize)
         answer = Answer(service.info.name, True, convert.shows_thinking(body), started)
@@ -62,9 +70,17 @@ def ollama_routes(
         plan = await planner.plan(convert.chat_call(body), base, service.render_chat)
         return await answered(request, body, plan.request, plan.reader(), answer)
 
-    @router.post("/api/generate", dependencies=with_key, openapi_extra=body_of(OllamaGenerateBody))
+    @router.post(
+        "/api/generate",
+        dependencies=with_key,
+        openapi_extra=body_of(OllamaGenerateBody, answers=(JSON, LINES)),
+    )
     async def generate(request: Request) -> Response:
-        """Answer a prompt, or continue it as it is."""
+        """Answer a prompt, or continue it as it is.
+
+        The reply comes line by line, each a JSON object, the last with `done` and `context`; without `stream`
+        as one object. `raw` continues the prompt without the model's template.
+        """
         started = time.perf_counter_ns()
         body = await read_model(request, OllamaGenerateBody, settings.maxrequestsize)
         answer = Answer(service.info.name, False, convert.shows_thinking(body), started)

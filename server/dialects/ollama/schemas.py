@@ -6,7 +6,7 @@ from pydantic import Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import GenerationFields
-from server.wire.lenient import Count, Name, Real, Seed, Texts, Truth, WireModel
+from server.wire.lenient import Count, Name, Natural, Real, Seed, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, field
@@ -48,14 +48,12 @@ class Options(GenerationFields):
 class SharedBody(WireModel):
     """What generate and chat have in common."""
 
-    options: Options = field(Options(), "how the text is made")
+    options: Options = field(Options(), "how the text is made", shown={})
     format: str | dict[str, Any] = field("", '"json", or a JSON schema that the reply follows')
     think: bool | str | None = field(None, "whether the model thinks first, or how much: low, medium, high")
     stream: Truth = field(True, "send the reply line by line while it is made")
     logprobs: Truth = field(False, "report the probabilities of the tokens")
-    top_logprobs: Annotated[Count, Field(ge=0)] = field(
-        0, "likeliest tokens reported beside each chosen one", least=0, most=20
-    )
+    top_logprobs: Natural = field(0, "likeliest tokens reported beside each chosen one", least=0, most=20)
 
     model: Any = field(None, "ignored: one model is loaded")
     keep_alive: Any = field(None, "ignored: the model stays loaded")

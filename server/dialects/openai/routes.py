@@ -30,7 +30,7 @@ from server.service import GenerationService, Origin, numbered
 from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
-from server.wire.endpoint import body_of
+from server.wire.endpoint import EVENTS, JSON, ErrorBody, body_of, failures_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import DONE, EventStream, plain_event
@@ -40,7 +40,7 @@ def openai_routes(
     service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
 ) -> APIRouter:
     """All routes of the dialect."""
-    router = APIRouter(tags=["OpenAI"])
+    router = APIRouter(tags=["OpenAI"], responses=failures_of(ErrorBody))
     with_key = [Depends(guard.require)]
     started = int(time.time())
 
@@ -49,9 +49,17 @@ def openai_routes(
         """The loaded model."""
         return JsonReply(convert.models_reply(service.info, started))
 
-    @router.post("/v1/completions", dependencies=with_key, openapi_extra=body_of(CompletionBody))
+    @router.post(
+        "/v1/completions",
+        dependencies=with_key,
+        openapi_extra=body_of(CompletionBody, answers=(JSON, EVENTS)),
+    )
     async def completions(request: Request) -> Response:
-        """Continue one text or several."""
+        """Continue one text or several.
+
+        `n` choices for each prompt. With `stream` they come as server-sent events, mixed, each with its
+        `index`; the last event is `[DONE]`.
+        """
         body = await read_model(request, CompletionBody, settings.maxrequestsize)
         log.tell(asked_in_vain(body, COMPLETION_NOT_YET))
         answer_id = f"cmpl-{secrets.token_hex(12)}"
@@ -71,9 +79,17 @@ def openai_routes(
         )
         return JsonReply(answer.whole(replies))
 
-    @router.post("/v1/chat/completions", dependencies=with_key, openapi_extra=body_of(ChatBody))
+    @router.post(
+        "/v1/chat/completions",
+        dependencies=with_key,
+        openapi_extra=body_of(ChatBody, answers=(JSON, EVENTS)),
+    )
     async def chat_completions(request: Request) -> Response:
-        """Answer a chat."""
+        """Answer a chat.
+
+        The prompt is written by the model's own template, or by an adapter. With `tools` the reply may be
+        calls of them; with `stream` it comes as server-sent events, the last of which is `[DONE]`.
+        """
         body = await read_model(request, ChatBody, settings.maxrequestsize)
         log.tell(asked_in_vain(body, CHAT_NOT_YET))
         answer_id = f"chatcmpl-{secrets.token_hex(12)}"

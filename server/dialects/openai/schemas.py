@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import GenerationFields
-from server.wire.lenient import Count, Name, Seed, Texts, Truth, WireModel
+from server.wire.lenient import Count, CountReader, Name, Seed, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, empty, exactly, field
@@ -31,7 +31,7 @@ class SharedBody(GenerationFields):
 
     max_tokens: Count | None = field(None, "tokens to make", least=0)
     max_completion_tokens: Count | None = field(None, "newer name of max_tokens", least=0)
-    n: Annotated[Count, Field(ge=1, le=CHOICES_LIMIT)] = field(1, "answers to make")
+    n: Annotated[int, Field(ge=1, le=CHOICES_LIMIT), CountReader] = field(1, "answers to make")
     stop: Texts | None = field(None, "string or strings that end the text")
     seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one", least=-1)
     stream: Truth = field(False, "answer with server-sent events as the text is made")

@@ -22,7 +22,7 @@ from server.service import GenerationService, Origin
 from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
-from server.wire.endpoint import body_of
+from server.wire.endpoint import EVENTS, JSON, ErrorBody, body_of, failures_of
 from server.wire.replies import JsonReply, to_json
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import EventStream
@@ -32,13 +32,21 @@ def responses_routes(
     service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
 ) -> APIRouter:
     """All routes of the dialect, around one store."""
-    router = APIRouter(tags=["OpenAI"])
+    router = APIRouter(tags=["OpenAI"], responses=failures_of(ErrorBody))
     with_key = [Depends(guard.require)]
     store = ResponseStore()
 
-    @router.post("/v1/responses", dependencies=with_key, openapi_extra=body_of(ResponsesBody))
+    @router.post(
+        "/v1/responses",
+        dependencies=with_key,
+        openapi_extra=body_of(ResponsesBody, answers=(JSON, EVENTS)),
+    )
     async def responses(request: Request) -> Response:
-        """Answer a question, or the next turn of a conversation."""
+        """Answer a question, or the next turn of a conversation.
+
+        With `previous_response_id` the conversation of an earlier response goes on. With `stream` the reply
+        comes as typed server-sent events, from `response.created` to `response.completed`.
+        """
         body = await read_model(request, ResponsesBody, settings.maxrequestsize)
         log.tell(asked_in_vain(body, NOT_YET))
         conversation = to_messages(body.input, earlier(body.previous_response_id))

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import GenerationFields
-from server.wire.lenient import Count, Name, Seed, Texts, Truth, WireModel
+from server.wire.lenient import Count, Name, Natural, Seed, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, empty, field
@@ -93,7 +93,7 @@ class ResponsesBody(GenerationFields):
     parallel_tool_calls: Truth = field(True, "whether one reply may hold several calls")
     text: TextBody = field(TextBody(), "form of the reply's text")
     reasoning: ReasoningBody = field(ReasoningBody(), "how much the model thinks before it answers")
-    top_logprobs: Annotated[Count, Field(ge=0)] | None = field(
+    top_logprobs: Natural | None = field(
         None, "likeliest tokens reported beside each chosen one", least=0, most=20
     )
     include: Texts = field((), "`message.output_text.logprobs` reports the probabilities of the tokens")

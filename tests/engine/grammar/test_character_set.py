@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +30,7 @@ def test_operations_are_those_of_sets(left: list[tuple[int, int]], right: list[t
 @given(ranges)
 def test_ranges_are_apart_and_ascend(pairs: list[tuple[int, int]]) -> None:
     found = CharacterSet.of(pairs).ranges
-    assert all(last + 1 < first for (_, last), (first, _) in zip(found, found[1:], strict=False))
+    assert all(last + 1 < first for (_, last), (first, _) in pairwise(found))
 
 
 def test_a_set_of_many_ranges_grows() -> None:

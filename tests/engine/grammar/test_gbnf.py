@@ -8,7 +8,15 @@ from engine.grammar import GrammarCompiler
 from engine.grammar.gbnf import MAX_DEPTH, gbnf_to_lark
 from engine.tokenizer import Tokenizer
 from engine.types import GbnfGrammar
-from tests.engine.grammar.walks import BYTE_PAIRS, COMPILERS, SENTENCE_PIECES, admits, texts
+from tests.engine.grammar.walks import (
+    BYTE_PAIRS,
+    COMPILERS,
+    SENTENCE_PIECES,
+    WITHOUT_PREFIX,
+    admits,
+    follow,
+    texts,
+)
 
 ARITHMETIC = """
 root ::= expr
@@ -103,7 +111,7 @@ def test_json(tokenizer: Tokenizer) -> None:
     [
         (ARITHMETIC, "1+(22*(3/4))-555"),
         (JSON, '{"a": [1, -2.5e3, true, {"é😀": "\\n \\u00e9"}], "b": {}}\n\n\n  '),
-        (STATEMENTS, "x =  1;{returned = (x ); return ( x )+f(2);f (f(f));}return\nx-1;"),
+        (STATEMENTS, "x =  1;{returned = ( x );return ( x )+f(2);f (f(f));}return\nx-1;"),
         ('root ::= word+ "."\nword ::= [a-z]+ | "(" root ")"', "ab((c.)d.)."),
         ("root ::= root [ab] | [ab]", "abba"),
         ('root ::= "a" root | "b" root | "c"', "ab" * 50 + "c"),
@@ -115,9 +123,8 @@ def test_json(tokenizer: Tokenizer) -> None:
     ],
 )
 def test_texts_that_must_be_admitted(grammar: str, text: str) -> None:
-    for tokenizer in (BYTE_PAIRS, SENTENCE_PIECES):
-        assert admits(tokenizer, GbnfGrammar(grammar), text) or tokenizer.add_space_prefix
-    assert admits(BYTE_PAIRS, GbnfGrammar(grammar), text)
+    for tokenizer in (BYTE_PAIRS, WITHOUT_PREFIX):
+        assert admits(tokenizer, GbnfGrammar(grammar), text)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +184,27 @@ def test_depth_is_bounded() -> None:
         gbnf_to_lark(chain(MAX_DEPTH).replace("root ::", "top ::") + '\nroot ::= r0\ntop ::= "y"')
 
 
-def test_many_rules_in_a_row_are_not_deep() -> None:
-    rules = "\n".join(f'r{at} ::= "{at}" | "(" root ")"' for at in range(2000))
-    grammar = f"root ::= {' | '.join(f'r{at}' for at in range(2000))}\n{rules}"
-    assert admits(BYTE_PAIRS, GbnfGrammar(grammar), "((1999))")
+def rows(count: int) -> str:
+    """Many rules at one place, each with the same way on."""
+    rules = "\n".join(f'r{at} ::= "{at}" | "(" root ")"' for at in range(count))
+    return f"root ::= {' | '.join(f'r{at}' for at in range(count))}\n{rules}"
+
+
+def test_many_rules_at_one_place_are_not_deep() -> None:
+    assert admits(BYTE_PAIRS, GbnfGrammar(rows(100)), "((99))")
+
+
+def test_ambiguity_is_bounded() -> None:
+    with pytest.raises(RequestError, match="more than 600 alternatives"):
+        gbnf_to_lark(rows(300))
+
+
+def test_many_words_are_one_terminal() -> None:
+    words = " | ".join(f'"word{number} "' for number in range(2000))
+    assert admits(BYTE_PAIRS, GbnfGrammar(f'root ::= {words} | "(" root ")"'), "((word1999 ))")
+
+
+def test_a_text_that_is_forced_without_end_is_made_step_by_step() -> None:
+    state = COMPILERS[id(BYTE_PAIRS)].start(GbnfGrammar('root ::= "a" more\nmore ::= "bc" more'))
+    assert follow(state, BYTE_PAIRS, BYTE_PAIRS.encode("abcbcbc", add_bos=False)) is None
+    assert not state.finished

@@ -50,7 +50,7 @@ def test_rules_comments_and_line_ends() -> None:
     text = '# first\r\nroot ::= a-1 b_2 # behind\r\n\r\na-1 ::=\r\n  b_2\r\nb_2 ::= "b"'
     assert parse_gbnf(text) == {
         "root": Concatenation((Reference("a-1", 18), Reference("b_2", 22))),
-        "a-1": Reference("b_2", 50),
+        "a-1": Reference("b_2", text.index("b_2", 30)),
         "b_2": B,
     }
 

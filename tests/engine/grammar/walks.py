@@ -10,12 +10,17 @@ from engine.types import Grammar
 from tests.engine.tokenizer.vocabularies import CONTROL, Metadata, byte_pairs, sentence_pieces
 
 BYTE_PAIRS = Tokenizer.from_metadata(byte_pairs())
-"""258 is <|begin|>... all bytes, `he`, `ll`, `hell` and ` w`; <|im_end|> ends a text."""
+"""All bytes, `he`, `ll`, `hell`, ` w`, and `<tool>` in one; <|im_end|> ends a text."""
 
 SENTENCE_PIECES = Tokenizer.from_metadata(sentence_pieces())
 """All bytes and a few pieces, some with the text of a byte."""
 
-COMPILERS = {id(tokenizer): GrammarCompiler(tokenizer) for tokenizer in (BYTE_PAIRS, SENTENCE_PIECES)}
+WITHOUT_PREFIX = Tokenizer.from_metadata(sentence_pieces(add_space_prefix=False))
+"""The same pieces, for texts that do not begin with a space."""
+
+COMPILERS = {
+    id(tokenizer): GrammarCompiler(tokenizer) for tokenizer in (BYTE_PAIRS, SENTENCE_PIECES, WITHOUT_PREFIX)
+}
 
 
 def with_control(*names: str) -> Tokenizer:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.sampling import breakers
@@ -12,7 +12,8 @@ from engine.sampling.breakers import MAX_BREAKERS, MAX_BYTES, MAX_TAIL, BreakerC
 from engine.tokenizer import Tokenizer
 from engine.tokenizer.piece_index import PieceIndex
 
-PIECES = ["a", "b", "ab", "ba", "aab", "\n", ":\n", "x:", "ä", "äb", " ", "bab\n", "<|end|>"]
+PIECES = ["a", "b", "ab", "ba", "aab", "\n", ":\n", "x:", "ä", "äb", " ", "bab\n", "<|end|>", "\udcc3"]
+"""The last is the first byte of ä alone."""
 
 
 class Letters:
@@ -21,7 +22,7 @@ class Letters:
     vocab_size = len(PIECES)
 
     def piece(self, token_id: int, *, render_special: bool) -> bytes:
-        return PIECES[token_id].encode()
+        return PIECES[token_id].encode(errors="surrogateescape")
 
     def encode(self, text: str, *, add_bos: bool) -> list[int]:
         assert not add_bos
@@ -76,6 +77,7 @@ strings = st.lists(st.text(st.sampled_from("ab:\näx"), min_size=1, max_size=6),
 
 @settings(max_examples=200, deadline=None)
 @given(given_strings=strings)
+@example(given_strings=["ää", "äbä"])
 def test_sequences_are_the_definition(compiler: BreakerCompiler, given_strings: list[str]) -> None:
     found = compiler.compile(given_strings)
     expected = set().union(*(sequences(string) for string in given_strings))
@@ -85,6 +87,8 @@ def test_sequences_are_the_definition(compiler: BreakerCompiler, given_strings: 
 
 
 @settings(max_examples=200, deadline=None)
+@example(given_strings=["a", "a:\n"], window=[0, 6, 1])
+@example(given_strings=["a:\n", "a:\nb"], window=[0, 6, 1, 10])
 @given(given_strings=strings, window=st.lists(st.integers(0, len(PIECES) - 1), min_size=1, max_size=30))
 def test_the_limit_is_behind_the_last_sequence(
     compiler: BreakerCompiler, given_strings: list[str], window: list[int]

@@ -145,6 +145,12 @@ def test_first_truncations_are_the_cut() -> None:
     assert (behind.cut, behind.within, len(behind.candidates)) == (MAX_CANDIDATES, math.inf, 3)
 
 
+def test_a_min_p_beyond_certainty_keeps_the_likeliest() -> None:
+    for order in ((Sampler.TOP_P,), (Sampler.TEMPERATURE, Sampler.TOP_P)):
+        params = SamplingParams(min_p=5.0, temperature=0.5, order=order, seed=1)
+        assert selected(SequenceSampler(request(params)), host([0.0, 2.0, 1.0]), [1]) == (1, {1: 1.0})
+
+
 def test_a_stage_left_out_of_the_order_is_not_run() -> None:
     params = SamplingParams(temperature=0, top_k=3, rep_pen=1.5, order=(Sampler.TOP_K,))
     chain = compile_chain(params)

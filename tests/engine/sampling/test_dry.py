@@ -22,7 +22,7 @@ def lowered(dry: Dry, tokens: list[int]) -> dict[int, float]:
     return {token: -value for token, value in enumerate(logits.take(np.arange(VOCABULARY))) if value}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.integers(0, 3), min_size=1, max_size=40),
     st.integers(0, 20),
@@ -50,6 +50,12 @@ def test_the_longest_repetition_counts() -> None:
     tokens = [5, 1, 2, 3, 0, 1, 2, 4, 5, 1, 2]
     found = lowered(Dry(SamplingParams(dry_multiplier=0.5, dry_base=3.0), None), tokens)
     assert found == pytest.approx({3: 0.5 * 3, 4: 0.5})
+
+
+def test_the_exponent_is_limited_to_what_a_float_can_hold() -> None:
+    params = SamplingParams(dry_multiplier=1e-37, dry_penalty_last_n=0)
+    # 158 = floor(ln(largest float32) / ln 1.75), of 397
+    assert lowered(Dry(params, None), [1] * 400) == pytest.approx({1: 1e-37 * 1.75**158}, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.sampling.candidates import BOUND
 from engine.sampling.penalties import Penalties
 from engine.types import SamplingParams
 from tests.engine.sampling import oracle
@@ -86,6 +87,8 @@ def test_extreme_penalties_stay_numbers(rep_pen: float, presence: float) -> None
     params = SamplingParams(rep_pen=rep_pen, presence_penalty=presence)
     row, tokens = [1e30, 2.0, -2.0, -1e30, 0.0], [0, 1, 2, 3]
     with np.errstate(over="ignore"):
-        assert not np.isnan(on_vocabulary(row, tokens, params)).any()
+        found = on_vocabulary(row, tokens, params)
+        assert not np.isnan(found).any()
+        assert max(found) <= np.float32(BOUND)
         after = Penalties(params).on_candidates(candidates_of(row), tokens)
     assert np.isfinite(after.logits).all()

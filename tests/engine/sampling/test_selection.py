@@ -95,11 +95,10 @@ def test_adaptive_p_steers_towards_its_target() -> None:
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("probability", [0.5, 1.0])
 def test_xtc_token_by_token(seed: int, probability: float) -> None:
-    params = SamplingParams(
-        xtc_probability=probability, xtc_threshold=0.12, top_k=[1, 8][seed % 2], seed=seed
-    )
+    # in some of the rows a single candidate is left
+    params = SamplingParams(xtc_probability=probability, xtc_threshold=0.12, top_p=0.6, seed=seed)
     sampler, stream = SequenceSampler(request(params)), Stream(seed)
-    for row in rows(seed, spread=1.0):
+    for row in rows(seed, spread=3.0):
         pairs = oracle.chained(row, [1], params)
         if len(pairs) > 1:
             pairs = oracle.top_choices_excluded(pairs, params, stream.single())
@@ -161,6 +160,18 @@ def test_mirostat_token_by_token(version: int, seed: int) -> None:
         mu -= eta * (-math.log2(p) - tau)
         assert sampler.selector.mirostat is not None
         assert sampler.selector.mirostat.mu == pytest.approx(mu, abs=1e-4)
+
+
+def test_mirostat_1_looks_at_the_first_hundred_candidates() -> None:
+    params = SamplingParams(mirostat=1, mirostat_tau=5.0, seed=1)
+    counts = []
+    for last in (99, 100):
+        # a cliff behind the last one, which counts only if both its sides do
+        row = [10 - 1.1 * math.log(rank) - (100 if rank > last else 0) for rank in range(1, 400)]
+        _, found = selected(SequenceSampler(request(params)), host(row), [1])
+        assert_same(found, oracle.mirostat_narrowed(list(enumerate(row)), params, 10.0, len(row)))
+        counts.append(len(found))
+    assert counts[0] < counts[1]
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -30,7 +30,7 @@ CASES: list[tuple[Step, Sampler, dict[str, Any]]] = [
     *((top_a(a), Sampler.TOP_A, {"top_a": a}) for a in (0.0203, 0.4007, 3.0)),
     *((tail_free(z), Sampler.TFS, {"tfs": z}) for z in (-1.0, 0.0513, 0.6011, 0.9507)),
     *((typical(m), Sampler.TYPICAL, {"typical": m}) for m in (0.0, 0.0507, 0.4021, 0.9511)),
-    *((nsigma(n), Sampler.TEMPERATURE, {"nsigma": n}) for n in (0.113, 1.0107, 2.0)),
+    *((nsigma(n), Sampler.TEMPERATURE, {"nsigma": n}) for n in (0.113, 1.0107, 2.0107)),
 ]
 
 

@@ -198,6 +198,7 @@ def test_a_thought_is_open_only_in_what_is_the_models_own() -> None:
     assert not THINK.is_open("What is <think>?\nassistant\n")
     assert not THINK.is_open("assistant\n<think>\n\n</think>\n\n")
     assert THINK.is_open("assistant\n<think>Hm", "<think>Hm")
+    assert not THINK.is_open("assistant\nThe tag <think> is", "The tag <think> is")
     assert not THINK.is_open("assistant\n<think>Hm</think>Yes", "<think>Hm</think>Yes")
     assert HARMONY.is_open(f"{OPEN_ROLE}<|channel|>analysis<|message|>Hm")
     assert not HARMONY.is_open(f"{OPEN_ROLE}<|channel|>analysis<|message|>Hm<|end|>{OPEN_ROLE}")

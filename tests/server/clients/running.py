@@ -14,9 +14,9 @@ LONG: dict[str, Any] = {"prompt": "hello world", "max_length": 2000, "ban_eos_to
 
 @contextmanager
 def running(server: LiveServer, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
-    """A request whose text has begun; yields its connection and hangs up at the end."""
-    before = server.worker.snapshot().generated_tokens
-    with server.send("POST", path, json.dumps(body).encode()) as connection:
+    """A request that the engine has taken and makes tokens since; yields its connection, and hangs up."""
+    with _taken(server, path, body) as connection:
+        before = server.worker.snapshot().generated_tokens
         wait_for(lambda: server.worker.snapshot().generated_tokens > before + 3)
         yield connection
 
@@ -24,7 +24,14 @@ def running(server: LiveServer, path: str, body: dict[str, Any]) -> Iterator[soc
 @contextmanager
 def queued(server: LiveServer, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
     """A request that the engine has taken and not begun; the engine must be full."""
-    before = server.worker.snapshot().waiting
+    with _taken(server, path, body) as connection:
+        assert server.worker.snapshot().waiting
+        yield connection
+
+
+@contextmanager
+def _taken(server: LiveServer, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
+    before = server.worker.snapshot().requests_added
     with server.send("POST", path, json.dumps(body).encode()) as connection:
-        wait_for(lambda: server.worker.snapshot().waiting > before)
+        wait_for(lambda: server.worker.snapshot().requests_added > before)
         yield connection

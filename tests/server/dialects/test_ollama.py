@@ -342,6 +342,11 @@ def test_thoughts_that_nobody_wants_are_not_told() -> None:
     assert "Hm." not in json.dumps([lines, answer.whole()])
 
 
+def test_nothing_new_is_no_line() -> None:
+    assert told([ContentDelta("")])[0] == []
+    assert len(told([ContentDelta("", (LOGPROB,))])[0]) == 1
+
+
 def test_calls_that_were_cut_short_are_left_out() -> None:
     deltas: list[Delta] = [ToolCallDelta(0, '{"at": ', "call_1", "look"), Ended(Ending.LENGTH, USAGE)]
     lines, answer = told(deltas)

@@ -30,19 +30,39 @@ NUMBERS: Json = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False).map(json.dumps),
 )
 
+ODD_STRINGS = r"""
+""
+"\ud800"
+"a\udfffb"
+"\u0000"
+"\ufeff"
+"\u2028\u2029"
+"\\"
+"12"
+"NaN"
+"auto"
+"required"
+"json"
+"user"
+"assistant"
+"function"
+"{{[INPUT]}}"
+"<think>"
+"<|im_end|>"
+"root ::= root"
+"root ::= \"a\"*"
+"{\"type\": \"string\"}"
+""".strip().splitlines()
+
+LONG_STRINGS = [json.dumps(part * (LONG // len(part))) for part in ("x", "\u00e9", " ", "\n", "<|im_end|>")]
+
 STRINGS: Json = st.one_of(
-    st.sampled_from(
-        (
-            *('""', r'"\ud800"', r'"a\udfffb"', r'"\u0000"', '"\u2028\u2029"', r'"\\"', '"12"', '"NaN"', '"/"'),
-            *('"auto"', '"json"', '"user"', '"assistant"', '"text"', '"function"', '"{{[INPUT]}}"', '"\ufeff"'),
-            *('"root ::= root"', r'"root ::= \"a\"*"', '"<think>"', '"<|im_end|>"', r'"{\"type\": \"string\"}"'),
-        )
-    ),
+    st.sampled_from(ODD_STRINGS),
+    st.sampled_from(LONG_STRINGS),
     st.text(max_size=12).map(json.dumps),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12).map(
         lambda text: json.dumps(text, ensure_ascii=False)
     ),
-    st.sampled_from(("x", "\u00e9", " ", "\n", "<|im_end|>")).map(lambda part: json.dumps(part * (LONG // len(part)))),
 )
 
 NESTED: Json = st.builds(

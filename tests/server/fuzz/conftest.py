@@ -38,7 +38,12 @@ def fuzz_server(
     """Short replies and a short context: what is tested is what surrounds them."""
     saves = tmp_path_factory.mktemp("saves") / "saves.json"
     settings = Settings(
-        model=tiny_model, contextsize=256, genlimit=8, parallelrequests=8, maxrequestsize=4, savedatafile=saves
+        model=tiny_model,
+        contextsize=256,
+        genlimit=8,
+        parallelrequests=8,
+        maxrequestsize=4,
+        savedatafile=saves,
     )
     with serving(fuzz_worker, settings) as server:
         yield server

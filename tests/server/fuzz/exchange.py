@@ -31,9 +31,7 @@ def _refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
 
-def exchange(
-    port: int, method: str, path: str, body: bytes | None = None, *, chunked: bool = False
-) -> Heard:
+def exchange(port: int, method: str, path: str, body: bytes | None = None, *, chunked: bool = False) -> Heard:
     """Send a request on a connection of its own. Raises when the answer is cut short or does not come.
 
     `chunked`: the body is sent in two pieces, without its length.

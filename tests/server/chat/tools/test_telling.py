@@ -7,7 +7,7 @@ from server.chat.call import Tool
 from server.chat.tools import formats
 from server.chat.tools.telling import describe_tools, shorten_ids, template_tools, write_tools
 from tests.server.chat.templates import assistant, result, system, user
-from tests.server.chat.tools.test_formats import parse
+from tests.server.chat.tools.replies import parse
 
 TOOLS = (Tool("weather", "Tells it.", {"type": "object", "properties": {"city": {}}}), Tool("now"))
 CALL = ("call_012345678", "weather", '{"city": "Bonn"}')

@@ -1,0 +1,77 @@
+"""One request under way: its tokens, its text, and all that binds its next token."""
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.grammar import GrammarState
+from engine.output import Output, Verdict
+from engine.sampling import Draw, Row
+from engine.sequence import Sequence
+from engine.thinking import ThinkingLimit
+from engine.tokenizer import Tokenizer
+from engine.types import FinishReason, GenerationRequest
+
+
+class Generation:
+    """Takes drawn tokens in and gives verdicts. Knows nothing of blocks, queues and other requests."""
+
+    def __init__(
+        self, request: GenerationRequest, tokenizer: Tokenizer, grammar: GrammarState | None
+    ) -> None:
+        """`grammar`: at the beginning of the reply; None where nothing binds it."""
+        self.sequence = Sequence.from_request(request)
+        self._output = Output(request, tokenizer)
+        self._grammar = grammar
+        self._thinking: ThinkingLimit | None = None
+        if request.thinking is not None:
+            self._thinking = ThinkingLimit(request.thinking, tokenizer, self.sequence.tokens)
+
+    @property
+    def row(self) -> Row:
+        """What binds the next token, beside the model's logits."""
+        sequence = self.sequence
+        allowed = None if self._grammar is None else self._grammar.mask()
+        banned = frozenset(sequence.banned_at.get(len(sequence.tokens), ()))
+        forced = None if self._thinking is None else self._thinking.forced
+        if forced is not None and (forced in banned or not _allows(allowed, forced)):
+            forced = None
+        return Row(sequence.id, sequence.tokens, banned, allowed, forced)
+
+    def accept(self, draw: Draw) -> Verdict:
+        """Append a token, and judge the text: it goes on, goes back, or ends.
+
+        Tokens that go back stay counted in `Sequence.drawn`, so that no text goes back for ever.
+        """
+        sequence = self.sequence
+        sequence.tokens.append(draw.token)
+        sequence.drawn += 1
+        if self._grammar is not None:
+            self._grammar.accept(draw.token)
+        if self._thinking is not None:
+            self._thinking.push(draw.token)
+        verdict = self._output.push(draw.token, draw.logprobs)
+        if verdict.rewind:
+            self._take_back(verdict.rewind)
+        if verdict.finish is not None:
+            return verdict
+        if self._grammar is not None and self._grammar.finished:
+            return verdict + self._output.flush(FinishReason.EOS)
+        if sequence.drawn >= sequence.request.max_tokens:
+            return verdict + self._output.flush(FinishReason.LENGTH)
+        return verdict
+
+    def flush(self, reason: FinishReason) -> Verdict:
+        """What was held back, at an end that comes from elsewhere."""
+        return self._output.flush(reason)
+
+    def _take_back(self, count: int) -> None:
+        self.sequence.take_back(count)
+        if self._grammar is not None:
+            self._grammar.rollback(count)
+        if self._thinking is not None:
+            self._thinking.take_back(count)
+
+
+def _allows(mask: npt.NDArray[np.uint32] | None, token: int) -> bool:
+    """Whether a grammar's mask, uint32 [vocab / 32], lets a token come."""
+    return mask is None or bool(int(mask[token // 32]) >> token % 32 & 1)

@@ -1,0 +1,109 @@
+"""From the settings of an engine to its parts."""
+
+import logging
+import os
+from collections import Counter
+
+import torch
+
+from engine.architectures import CacheShape, ModelFile, open_model
+from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
+from engine.device import torch_device
+from engine.errors import ConfigError
+from engine.kernels import Kernels, select_kernels
+from engine.kernels.reference import ReferenceKernels
+from engine.kv_cache import KVCache
+from engine.memory import available_bytes
+from engine.models import Loader, Model, load_model
+from engine.theta import open_theta
+from engine.theta.names import corrected_tensor
+from engine.tokenizer import Tokenizer
+from engine.types import ModelInfo
+
+_logger = logging.getLogger(__name__)
+
+
+def load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
+    """The model, its tokenizer and what clients may know. Raises `ModelFileError`, `ConfigError`."""
+    file = open_model(config.model)
+    device = torch_device(config.device)
+    context_length = _context_length(file, config)
+    threads = config.threads or len(os.sched_getaffinity(0))
+    # Half of what is free: the cache, the activations and other programs need the rest.
+    dense_bytes = available_bytes(device) // 2
+    kernels = select_kernels(device, dense_bytes=dense_bytes, threads=threads, name=config.kernels)
+    # Kernels with threads of their own leave torch no core to compute on beside them.
+    torch.set_num_threads(threads if isinstance(kernels, ReferenceKernels) else 1)
+    # Before anything grows with the context: an absurd one is the settings' fault.
+    _check_room(file.config.cache_shape, cache_slots(config, context_length), kernels)
+    theta = open_theta(file.file, config.theta_path) if config.theta else None
+    model = load_model(file, Loader(file.file, kernels, theta), context_length)
+    if model.star is not None and config.gamma is not None:
+        model.star.set_gamma(config.gamma)
+    # Built while the kernels may still be packing.
+    tokenizer = Tokenizer.from_metadata(file.file.metadata)
+    kernels.settle()
+    file.file.release()
+    return model, tokenizer, _describe(file, config, tokenizer, context_length)
+
+
+def cache_slots(config: EngineConfig, context_length: int) -> int:
+    """Slots of the KV cache, in whole blocks: at least one context, for a request may need it."""
+    tokens = 4 * context_length if config.kv_tokens is None else config.kv_tokens
+    if tokens < context_length:
+        raise ConfigError(
+            f"a KV cache of {tokens} tokens cannot hold a context of {context_length}: raise the one "
+            "or lower the other"
+        )
+    return -(-tokens // config.block_size) * config.block_size
+
+
+def _check_room(shape: CacheShape, slots: int, kernels: Kernels) -> None:
+    """Raise `ConfigError` for a cache that the device's free memory cannot hold."""
+    needed = slots * shape.bytes_per_token(kernels.cache_dtype.itemsize)
+    free = available_bytes(kernels.device)
+    if needed > free:
+        raise ConfigError(
+            f"the KV cache for {slots} tokens needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
+            "free: choose a smaller context"
+        )
+
+
+def allocate_cache(shape: CacheShape, slots: int, kernels: Kernels) -> KVCache:
+    """An empty cache of `slots` tokens. Raises `ConfigError` where the memory is short."""
+    _check_room(shape, slots, kernels)
+    return KVCache.allocate(
+        layers=shape.layers,
+        slots=slots,
+        kv_heads=shape.kv_heads,
+        key_dim=shape.key_dim,
+        value_dim=shape.value_dim,
+        dtype=kernels.cache_dtype,
+        device=kernels.device,
+    )
+
+
+def _context_length(model: ModelFile, config: EngineConfig) -> int:
+    trained = model.config.trained_context
+    context = config.context_length or min(trained, DEFAULT_CONTEXT_LENGTH)
+    if context > trained:
+        _logger.warning("the context of %d is longer than the %d the model was trained on", context, trained)
+    return context
+
+
+def _describe(model: ModelFile, config: EngineConfig, tokenizer: Tokenizer, context_length: int) -> ModelInfo:
+    tensors = [info for info in model.file.tensors.values() if corrected_tensor(info.name) is None]
+    types = Counter(info.type.name for info in tensors if len(info.shape) > 1)
+    template = tokenizer.chat_template
+    return ModelInfo(
+        name=config.model.stem,
+        architecture=model.architecture,
+        quantization=types.most_common(1)[0][0],
+        parameters=sum(info.n_elements for info in tensors),
+        context_length=context_length,
+        trained_context_length=model.config.trained_context,
+        vocab_size=tokenizer.vocab_size,
+        chat_template=None if template is None else template.source,
+        bos_token="" if tokenizer.bos_id is None else tokenizer.text(tokenizer.bos_id),
+        eos_token="" if tokenizer.eos_id is None else tokenizer.text(tokenizer.eos_id),
+    )

@@ -1,0 +1,159 @@
+import json
+import logging
+import statistics
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.grammar import GrammarCompiler
+from engine.grammar.compiled import CompiledGrammar
+from engine.grammar.state import GrammarState
+from engine.tokenizer import Tokenizer
+from engine.types import GbnfGrammar, Grammar, JsonGrammar, Tag, TaggedGrammar
+from tests.engine.grammar.walks import BYTE_PAIRS, COMPILERS, SENTENCE_PIECES, allowed, follow
+from tests.engine.tokenizer.vocabularies import byte_pairs
+
+GRAMMARS: tuple[Grammar, ...] = (
+    GbnfGrammar('root ::= "(" root ")" root | [a-h]{0,3}'),
+    JsonGrammar('{"type": "object", "additionalProperties": {"type": ["string", "integer"]}}'),
+    TaggedGrammar("hell", (Tag("hello", "{}", "ll"),)),
+)
+END = min(BYTE_PAIRS.end_ids)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(GRAMMARS),
+    st.sampled_from([BYTE_PAIRS, SENTENCE_PIECES]),
+    st.lists(st.one_of(st.floats(0, 1, exclude_max=True), st.integers(1, 6)), max_size=25),
+)
+def test_masks_depend_on_the_tokens_alone(
+    grammar: Grammar, tokenizer: Tokenizer, moves: list[float | int]
+) -> None:
+    """A move is the place of a token among those allowed, or so many tokens to go back."""
+    compiler = COMPILERS[id(tokenizer)]
+    state = compiler.start(grammar)
+    tokens: list[int] = []
+    masks = [state.mask()]
+    for move in moves:
+        if isinstance(move, int):
+            count = min(move, len(tokens))
+            state.rollback(count)
+            del tokens[len(tokens) - count :], masks[len(masks) - count :]
+        else:
+            ids = sorted(allowed(state, tokenizer))
+            tokens.append(ids[int(move * len(ids))])
+            state.accept(tokens[-1])
+            masks.append(state.mask())
+        assert np.array_equal(state.mask(), masks[-1])
+    fresh = compiler.start(grammar)
+    for token_id, mask in zip(tokens, masks, strict=False):
+        assert np.array_equal(fresh.mask(), mask)
+        fresh.accept(token_id)
+    assert np.array_equal(fresh.mask(), masks[-1])
+    assert fresh.finished == state.finished
+
+
+def test_an_end_token_ends_the_text_and_can_be_taken_back() -> None:
+    state = COMPILERS[id(BYTE_PAIRS)].start(GbnfGrammar('root ::= "a" | "ab"'))
+    assert follow(state, BYTE_PAIRS, [*BYTE_PAIRS.encode("a"), END, END]) is None
+    assert state.finished
+    assert allowed(state, BYTE_PAIRS) == BYTE_PAIRS.end_ids
+    state.rollback(1)
+    assert state.finished
+    state.rollback(1)
+    assert not state.finished
+    assert allowed(state, BYTE_PAIRS) == {*BYTE_PAIRS.end_ids, *BYTE_PAIRS.encode("b")}
+    state.accept(END)
+    state.rollback(2)
+    assert allowed(state, BYTE_PAIRS) == set(BYTE_PAIRS.encode("a"))
+
+
+def test_a_token_that_the_mask_forbids_ends_the_text(caplog: pytest.LogCaptureFixture) -> None:
+    state = COMPILERS[id(BYTE_PAIRS)].start(GbnfGrammar('root ::= "ab"'))
+    state.accept(BYTE_PAIRS.encode("a")[0])
+    with caplog.at_level(logging.WARNING):
+        state.accept(BYTE_PAIRS.encode("x")[0])
+        assert state.finished
+        assert allowed(state, BYTE_PAIRS) == BYTE_PAIRS.end_ids
+        state.rollback(1)
+        assert allowed(state, BYTE_PAIRS) == set(BYTE_PAIRS.encode("b"))
+        state.accept(BYTE_PAIRS.encode("x")[0])
+    assert len(caplog.records) == 1
+    assert "ends the text early" in caplog.text
+
+
+def test_too_much_work_ends_the_text(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty ways to read each bracket are more than a row of the parser may hold here."""
+    monkeypatch.setattr("engine.grammar.compiled._MAX_ITEMS_IN_ROW", 150)
+    rules = "\n".join(f'r{at} ::= "{at}" | "(" root ")"' for at in range(50))
+    grammar = GbnfGrammar(f"root ::= {' | '.join(f'r{at}' for at in range(50))}\n{rules}")
+    state = GrammarCompiler(BYTE_PAIRS).start(grammar)
+    bracket = BYTE_PAIRS.encode("(")[0]
+    with caplog.at_level(logging.WARNING):
+        assert bracket in allowed(state, BYTE_PAIRS)
+        state.accept(bracket)
+        assert allowed(state, BYTE_PAIRS) == BYTE_PAIRS.end_ids
+    assert state.finished
+    assert "items" in caplog.text
+    assert len(caplog.records) == 1
+    state.rollback(1)
+    assert bracket in allowed(state, BYTE_PAIRS)
+
+
+def test_a_lexer_that_other_texts_have_filled_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its states are enough for one of these texts, but not for two."""
+    monkeypatch.setattr("engine.grammar.compiled._MAX_LEXER_STATES", 300)
+    tokens = COMPILERS[id(BYTE_PAIRS)].start(GRAMMARS[0])._tokens
+    compiled = CompiledGrammar("start: /(?s:.*)a(?s:.{12})/", tokens)
+    rng = np.random.default_rng(0)
+    renewed = []
+    for _ in range(6):
+        state = GrammarState(compiled)
+        text = "".join(rng.choice(["a", "b"], 20))
+        assert follow(state, BYTE_PAIRS, BYTE_PAIRS.encode(text)) is None
+        renewed.append(state._renewed)
+    assert any(renewed)
+
+
+def test_rollback_beyond_the_beginning() -> None:
+    state = COMPILERS[id(BYTE_PAIRS)].start(GRAMMARS[0])
+    state.rollback(0)
+    for count in (1, -1):
+        with pytest.raises(ValueError, match=f"cannot take back {count} of 0 tokens"):
+            state.rollback(count)
+
+
+def test_a_dead_end_allows_the_end_tokens() -> None:
+    """No token can write the z."""
+    metadata = byte_pairs()
+    names = metadata["tokenizer.ggml.tokens"]
+    metadata["tokenizer.ggml.tokens"] = ["zz" if name == "z" else name for name in names]
+    tokenizer = Tokenizer.from_metadata(metadata)
+    for grammar in (GbnfGrammar('root ::= "abz"'), JsonGrammar('{"const": "abz"}')):
+        state = GrammarCompiler(tokenizer).start(grammar)
+        text = '"ab' if isinstance(grammar, JsonGrammar) else "ab"
+        assert follow(state, tokenizer, tokenizer.encode(text)) is None
+        assert allowed(state, tokenizer) == tokenizer.end_ids
+
+
+def test_masks_of_a_real_vocabulary_are_quick(
+    smollm2_tokenizer: Tokenizer, smollm2_compiler: GrammarCompiler
+) -> None:
+    document = {f"key {at}": ["some text é", at, None, {"x": 1.5, "y": True}] for at in range(20)}
+    ids = smollm2_tokenizer.encode(json.dumps(document, ensure_ascii=False, indent=1), add_bos=False)
+    state = smollm2_compiler.start(JsonGrammar("{}"))
+    seconds = []
+    for token_id in ids:
+        begin = time.perf_counter()
+        mask = state.mask()
+        seconds.append(time.perf_counter() - begin)
+        assert mask[token_id // 32] >> np.uint32(token_id % 32) & np.uint32(1)
+        state.accept(token_id)
+    assert state.finished
+    assert statistics.median(seconds) < 0.005

@@ -1,0 +1,42 @@
+from collections.abc import Iterator
+
+import pytest
+
+from engine.worker import EngineWorker
+from server.settings import Settings
+from tests.server.conftest import KEY
+from tests.server.dialects.scripted import ScriptedWorker, scripted_server
+from tests.server.live import LiveServer, serving
+
+
+@pytest.fixture(scope="package")
+def slow_open_server(tiny_settings: Settings) -> Iterator[LiveServer]:
+    """An engine that computes one generation at a time and reads prompts in many small steps."""
+    changes = {"parallelrequests": 1, "contextsize": 8192, "blasbatchsize": 16}
+    settings = tiny_settings.model_copy(update=changes)
+    worker = EngineWorker.start(settings.engine_config())
+    try:
+        with serving(worker, settings) as server:
+            yield server
+    finally:
+        worker.close()
+
+
+@pytest.fixture
+def slow_server(slow_open_server: LiveServer) -> Iterator[LiveServer]:
+    """The slow server; every test leaves it idle."""
+    yield slow_open_server
+    slow_open_server.wait_until_idle()
+
+
+@pytest.fixture(scope="package")
+def scripted() -> Iterator[tuple[LiveServer, ScriptedWorker]]:
+    """A server and the worker that says what tests tell it to, for calls of tools and thoughts."""
+    with scripted_server(Settings(threads=1, parallelrequests=4)) as pair:
+        yield pair
+
+
+@pytest.fixture
+def key() -> str:
+    """The locked server's key as a header carries it: its UTF-8 bytes."""
+    return KEY.encode().decode("latin-1")
