@@ -22,6 +22,8 @@ WHITESPACE = r"[ \t]{1,2}|\r?\n[ \t]{0,40}"
 """Where JSON allows blanks: up to two, or a new line and its indentation. Models make blanks without end."""
 
 _CHOICES = ("anyOf", "oneOf")
+_ELSEWHERE = {*_CHOICES, "allOf", "$ref", "patternProperties", "unevaluatedProperties"}
+"""Keywords beside `properties` that may tell of others."""
 _OPTIONS = "x-guidance"
 """llguidance's own key in a schema."""
 
@@ -29,9 +31,11 @@ _OPTIONS = "x-guidance"
 def json_schema_to_lark(text: str) -> str:
     """An expression for a Lark rule: JSON that the schema in `text` admits.
 
-    Properties come in the order of the schema. `oneOf` counts as `anyOf`: what more than one of its schemas
-    admits is not kept out. Raises RequestError, one line, for what is no JSON schema, and for nesting that
-    is too deep. Which keywords are supported, llguidance says when it compiles the expression.
+    Properties come in the order of the schema, and where a schema lists some and says nothing of others
+    there are no others: small models would go on inventing them (llama.cpp's choice, too). `oneOf` counts
+    as `anyOf`: what more than one of its schemas admits is not kept out. Raises RequestError, one line,
+    for what is no JSON schema, and for nesting that is too deep. Which keywords are supported, llguidance
+    says when it compiles the expression.
     """
     if len(text) > MAX_LENGTH:
         raise RequestError(f"the JSON schema is longer than {MAX_LENGTH} characters")
@@ -45,6 +49,7 @@ def json_schema_to_lark(text: str) -> str:
         raise RequestError("the JSON schema must be an object")
     _check_size(schema)
     _check_depth(schema)
+    _close_objects(schema)
     options = {"whitespace_pattern": WHITESPACE, "coerce_one_of": True}
     return f"%json {json.dumps(schema | {_OPTIONS: options})}"
 
@@ -74,6 +79,35 @@ def _check_depth(schema: dict[str, Any]) -> None:
         depth += whole if found is None else _depth(found)
         if depth > MAX_DEPTH:
             raise RequestError(f"the JSON schema's references lead through more than {MAX_DEPTH} levels")
+
+
+def _close_objects(schema: dict[str, Any]) -> None:
+    """Shut objects that list their properties and do not say whether there may be others, in place.
+
+    Those whose properties are told in several places stay as they are: one place would shut out the rest.
+    """
+    pending: list[Any] = [schema]
+    while pending:
+        node = pending.pop()
+        if not isinstance(node, dict) or ("properties" in node and _ELSEWHERE & node.keys()):
+            continue
+        if "allOf" in node:
+            continue
+        if _lists_all(node):
+            node.setdefault("additionalProperties", False)
+        for key in ("properties", "$defs", "definitions"):
+            pending.extend(found.values() if isinstance(found := node.get(key), dict) else ())
+        for key in (*_CHOICES, "prefixItems"):
+            pending.extend(found if isinstance(found := node.get(key), list) else ())
+        pending += [node.get("items"), node.get("additionalProperties")]
+
+
+def _lists_all(node: dict[str, Any]) -> bool:
+    """Whether the properties that a schema lists include those that it requires."""
+    listed, required = node.get("properties"), node.get("required", [])
+    if not isinstance(listed, dict) or not isinstance(required, list):
+        return False
+    return all(isinstance(name, str) and name in listed for name in required)
 
 
 def _objects(schema: Any) -> Iterator[dict[str, Any]]:

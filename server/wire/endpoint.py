@@ -6,7 +6,7 @@ errors; so the models that read them are named here for `server.openapi`.
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from server.wire.lenient import WireModel
 
@@ -69,6 +69,12 @@ class ErrorBody(BaseModel):
 
     detail: ErrorDetail = Field(description="for KoboldAI's clients")
     error: ErrorMessage = Field(description="for OpenAI's clients")
+
+
+def failure(body: dict[str, JsonValue]) -> dict[str, Any]:
+    """An entry of `responses`: an error that has no message and is always this body."""
+    told = {"type": "object", "const": body}
+    return {"description": "The request cannot be served.", "content": {JSON: {"schema": told}}}
 
 
 Responses = dict[int | str, dict[str, Any]]

@@ -9,7 +9,7 @@ from server.dialects.kobold.schemas import DetokenizeBody, SchemaBody, TokenCoun
 from server.service import GenerationService
 from server.settings import Settings
 from server.wire.body import read_model, read_object
-from server.wire.endpoint import body_of
+from server.wire.endpoint import body_of, failure
 from server.wire.gbnf import schema_to_gbnf
 from server.wire.replies import HttpError, JsonReply
 
@@ -19,12 +19,27 @@ def add_token_routes(
 ) -> None:
     """Add them to the dialect's routes. None waits for a generation."""
     with_key = [Depends(guard.require)]
+    uncounted = {400: failure({"value": -1})}
+    undecoded = {400: failure({"result": "", "success": False})}
     limit = settings.maxrequestsize
 
-    @router.post("/api/extra/tokencount", dependencies=with_key, openapi_extra=body_of(TokenCountBody))
-    @router.post("/api/extra/tokenize", dependencies=with_key, openapi_extra=body_of(TokenCountBody))
+    @router.post(
+        "/api/extra/tokencount",
+        dependencies=with_key,
+        openapi_extra=body_of(TokenCountBody),
+        responses=uncounted,
+    )
+    @router.post(
+        "/api/extra/tokenize",
+        dependencies=with_key,
+        openapi_extra=body_of(TokenCountBody),
+        responses=uncounted,
+    )
     async def token_count(request: Request) -> JsonReply:
-        """The tokens of a text, or of a chat in the model's own template."""
+        """The tokens of a text, or of a chat in the model's own template.
+
+        `value` is their number, `ids` are their ids, `prompt` is the text that was counted.
+        """
         try:
             body = await read_model(request, TokenCountBody, limit)
             text = body.prompt
@@ -35,7 +50,12 @@ def add_token_routes(
         ids = await service.count(text, special=body.special)
         return JsonReply({"value": len(ids), "ids": ids, "prompt": text})
 
-    @router.post("/api/extra/detokenize", dependencies=with_key, openapi_extra=body_of(DetokenizeBody))
+    @router.post(
+        "/api/extra/detokenize",
+        dependencies=with_key,
+        openapi_extra=body_of(DetokenizeBody),
+        responses=undecoded,
+    )
     async def detokenize(request: Request) -> JsonReply:
         """The text of token ids."""
         try:

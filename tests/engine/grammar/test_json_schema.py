@@ -100,6 +100,17 @@ def test_a_schema_cannot_change_the_white_space() -> None:
         ({"type": ["string", "null"]}, "null", "1"),
         ({"type": "array", "items": {"$ref": "#"}}, "[[],[[]]]", "[1]"),
         ({"type": "object", "additionalProperties": {"type": "integer"}}, '{"x": 1}', '{"x": "a"}'),
+        # what is listed is all there is, unless the schema says otherwise or tells more elsewhere
+        ({"properties": {"a": {"type": "integer"}}}, '{"a": 1}', '{"b": 1}'),
+        ({"properties": {"a": {"properties": {"b": {}}}}}, '{"a": {"b": 1}}', '{"a": {"c": 1}}'),
+        ({"properties": {"a": {"const": 1}}, "additionalProperties": True}, '{"b": 1}', '{"a": 2}'),
+        ({"properties": {"a": {"const": 1}}, "required": ["b"]}, '{"b": 1}', '{"a": 1}'),
+        (
+            {"allOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"b": {"const": 2}}}]},
+            '{"a": 1, "b": 2}',
+            '{"a": 1, "b": 3}',
+        ),
+        ({"const": {"properties": {"a": 1}}}, '{"properties": {"a": 1}}', "{}"),
     ],
 )
 def test_keywords(schema: dict[str, Any], admitted: str, refused: str) -> None:

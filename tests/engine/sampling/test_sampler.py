@@ -201,6 +201,15 @@ def test_a_mask_with_nothing_but_bans_lifts_them(temperature: float) -> None:
     assert draw(logits, params, Row("x", [1], frozenset({7}), mask(7, 8))).token == 8
 
 
+def test_lifted_bans_leave_out_what_the_model_excludes() -> None:
+    logits = noise(2)[0]
+    logits[7] = -math.inf
+    row = Row("x", [1], frozenset({7, 8}), mask(7, 8))
+    told = draw(logits, SamplingParams(seed=1), row, logprobs=5, final_logprobs=True).logprobs
+    assert told is not None
+    assert [other.token_id for other in told.alternatives] == [told.token_id] == [8]
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_mask_with_nothing_at_all_ends_the_reply(temperature: float) -> None:
     params = SamplingParams(temperature=temperature, seed=1)

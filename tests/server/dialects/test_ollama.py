@@ -1,6 +1,7 @@
 """Ollama's wire: what becomes of requests, and what answers look like."""
 
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -429,6 +430,7 @@ def test_the_model_is_listed_with_the_facts_of_its_file(tmp_path: Path) -> None:
     assert running["context_length"] == 2048
     assert datetime.fromisoformat(running["expires_at"]).year == 9999
     path.write_bytes(b"y")
+    os.utime(path, (file.modified.timestamp(), file.modified.timestamp()))
     assert models.tags_reply(INFO, ModelFile.look(path))["models"][0]["digest"] != entry["digest"]
 
 

@@ -89,6 +89,13 @@ def test_lengths(fields: dict[str, Any], expected: int) -> None:
     assert request(**fields).max_tokens == expected
 
 
+def test_probabilities() -> None:
+    included = {"include": [convert.LOGPROBS]}
+    assert request().logprobs is None
+    assert request(**included).logprobs == 0
+    assert request(**included, top_logprobs=2).logprobs == 2
+
+
 def test_the_server_may_set_the_usual_length() -> None:
     assert convert.base_request(body(), "id", 33).max_tokens == 33
 
@@ -280,6 +287,13 @@ def test_the_output_of_a_response() -> None:
         {"id": "call_2", "type": "function", "function": {"name": "listen", "arguments": "{}"}},
     ]
     assert answer.message == {"role": "assistant", "content": "I look.", "tool_calls": calls}
+
+
+def test_a_turn_with_text_round_a_call() -> None:
+    pieces: list[Delta] = [ContentDelta("a "), ToolCallDelta(0, "{}", "call_1", "look"), ContentDelta("b")]
+    _, answer = told([*pieces, Ended(Ending.TOOL_CALLS, USAGE)])
+    assert answer.message["content"] == "a b"
+    assert [item["type"] for item in answer.whole()["output"]] == ["message", "function_call", "message"]
 
 
 def test_the_head_of_a_response() -> None:

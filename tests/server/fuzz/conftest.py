@@ -13,9 +13,11 @@ from tests.server.live import LiveServer, serving
 FULL = os.environ.get("NKAT_FULL") == "1"
 """500 bodies for each endpoint, other ones each time, instead of 40 that are always the same."""
 
+EXAMPLES = 500 if FULL else 40
+
 settings.register_profile(
     "fuzz",
-    max_examples=500 if FULL else 40,
+    max_examples=EXAMPLES,
     derandomize=not FULL,
     deadline=None,
     database=None,

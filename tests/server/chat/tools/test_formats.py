@@ -30,6 +30,8 @@ def test_what_the_grammar_admits_is_a_call(format: ToolFormat, required: bool) -
         assert not required
         return
     assert grammar.required is required
+    one_section = required and format.spelling is not None and format.spelling.section[0] != ""
+    assert grammar.several is not (format.bare or one_section)
     for tool, tag in zip(TOOLS, grammar.tags, strict=True):
         assert tag.begin.startswith(grammar.trigger)
         assert json.loads(tag.schema) == tool.parameters

@@ -102,6 +102,7 @@ def test_of_an_unfinished_call_what_is_known_is_told(
 )
 def test_what_is_no_call_is_text(format: ToolFormat, reply: str) -> None:
     assert raw_parse(format, reply) == (reply, [])
+    assert raw_parse(format, *(reply[at : at + 3] for at in range(0, len(reply), 3))) == (reply, [])
 
 
 def test_a_call_after_what_was_none_is_found() -> None:
