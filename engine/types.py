@@ -141,7 +141,7 @@ Grammar = GbnfGrammar | JsonGrammar | TaggedGrammar
 class ThinkingBudget:
     """At most `tokens` tokens of thought; then `closing` is written in the model's place.
 
-    Thought begins with `opening`, in the prompt or in the reply, and ends with the last line of `closing`.
+    Thought begins with `opening`, in the prompt or in the reply, and ends with `end`, which `closing` holds.
     """
 
     tokens: int

@@ -42,7 +42,7 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
     log = OnceLog()
     guessed = _guessed_adapter(service)
     chosen = (load_adapter(settings.adapter) or guessed) if settings.adapter else None
-    planner = ChatPlanner(service.info, chosen, guessed)
+    planner = ChatPlanner(service.info, chosen, guessed, count=service.length)
     saves = None if settings.savedatafile is None else SaveData.open(settings.savedatafile)
     routers = (
         page_routes(service, guard, engine=service.engine, lite=settings.lite),

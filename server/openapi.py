@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 
 from server.auth import KeyGuard
-from server.wire.endpoint import EVENTS, EXTENSION, JSON, LINES, Exchange
+from server.wire.endpoint import EVENTS, EXTENSION, JSON, LINES, ErrorBody, Exchange, failures_of
 from server.wire.lenient import WireModel
 from server.wire.replies import JsonReply
 
@@ -49,10 +49,27 @@ SECURITY_SCHEMES: Document = {
 
 ANSWERS: dict[str, Document] = {
     JSON: {},
-    EVENTS: {"type": "string", "description": "Server-sent events, one JSON object in each `data`."},
-    LINES: {"type": "string", "description": "Lines, each a JSON object."},
+    EVENTS: {
+        "type": "object",
+        "description": "One server-sent event of the stream.",
+        "properties": {
+            "event": {"type": "string", "description": "The event's name, where events have names."},
+            "data": {"type": "string", "description": "A JSON object as text; `[DONE]` ends some streams."},
+        },
+        "required": ["data"],
+    },
+    LINES: {"type": "object", "description": "One line of the stream."},
 }
-"""The schema of an answer by its media type."""
+"""The schema of an answer, or of one part of a stream, by its media type."""
+
+ERRORS: Document = {
+    str(status): {
+        "description": said["description"],
+        "content": {JSON: {"schema": {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}}},
+    }
+    for status, said in failures_of(ErrorBody).items()
+}
+"""The errors of a route whose router names none: those of KoboldAI's and OpenAI's dialects."""
 
 
 def add_description(app: FastAPI, version: str) -> None:
@@ -107,10 +124,11 @@ def _say(operation: Document, context: RouteContext, exchange: Exchange) -> None
     if context.summary is None:
         operation["summary"], operation["description"] = " ".join(first.split()).removesuffix("."), rest
     operation["description"] = operation.get("description") or f"{operation['summary']}."
-    operation["responses"]["200"] = {
+    answer = {
         "description": "The answer.",
         "content": {media: {"schema": ANSWERS[media]} for media in exchange.answers},
     }
+    operation["responses"] = ERRORS | operation["responses"] | {"200": answer}
     if exchange.body is not None:
         schema = {"$ref": _reference(_prefix(exchange.body)).format(model=exchange.body.__name__)}
         operation["requestBody"] = {

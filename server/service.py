@@ -201,6 +201,10 @@ class GenerationService:
         """Token ids of `text`; `special` puts BOS in front where the model wants one."""
         return await self.engine.encode(text, add_bos=None if special else False)
 
+    async def length(self, text: str) -> int:
+        """The tokens of a prompt."""
+        return len(await self.count(text, special=True))
+
     async def decode(self, ids: list[int], *, render_special: bool = True) -> str:
         """The text of token ids. Raises `RequestError` for an id that the model does not have."""
         return await self.engine.decode(ids, render_special=render_special)

@@ -12,6 +12,7 @@ from engine.types import ChatPrompt, GenerationRequest, Grammar, ModelInfo, Text
 from server.chat.adapters import Adapter
 from server.chat.budget import thinking_tokens
 from server.chat.call import ChatCall, Tool, ToolMode
+from server.chat.fitting import fit
 from server.chat.history import text_of
 from server.chat.reasoning import family_of
 from server.chat.tools.format import ToolFormat
@@ -24,6 +25,12 @@ logger = logging.getLogger(__name__)
 
 Render = Callable[[ChatPrompt], Awaitable[str]]
 """The model's own chat template. May raise `RequestError` and `ModelFileError`."""
+
+Count = Callable[[str], Awaitable[int]]
+"""The tokens of a prompt."""
+
+_LEAST_ROOM = 16
+"""Tokens of the context that a reply cannot take from the prompt: the engine's own rule."""
 
 MAX_TOOLS = 256
 MAX_SCHEMA_DEPTH = 64
@@ -80,14 +87,20 @@ class ChatPlanner:
 
     `adapter` is the settings' own; with None the model's template writes the prompts. `fallback` does
     where there is no template or it refuses the messages, and is Alpaca's if not given;
-    `adapter_guess.guess_adapter` finds the best one.
+    `adapter_guess.guess_adapter` finds the best one. `count` says how many tokens a text has; without it
+    no turns are left out, however long the chat.
     """
 
     def __init__(
-        self, info: ModelInfo, adapter: Adapter | None = None, fallback: Adapter | None = None
+        self,
+        info: ModelInfo,
+        adapter: Adapter | None = None,
+        fallback: Adapter | None = None,
+        count: Count | None = None,
     ) -> None:
         template = info.chat_template
         self._info = info
+        self._count = count
         self._adapter = adapter
         self._fallback = Adapter() if fallback is None else fallback
         self._has_template = template is not None
@@ -108,6 +121,8 @@ class ChatPlanner:
 
         Raises `RequestError` for tools or messages that are not of OpenAI's shape, for a tool choice
         that cannot be met, and for a grammar together with tools that must be called.
+
+        Of a chat that has outgrown the context the oldest turns are left out (`fitting`).
         """
         tools = _offered(call)
         named = call.tool_choice.name
@@ -117,11 +132,19 @@ class ChatPlanner:
 
         adapter = self._adapter if call.adapter is None else Adapter.from_mapping(call.adapter)
         bound = required or (call.grammar is not None and not tools)
-        written = await self._from_template(call, tools, bound, render) if adapter is None else None
-        if written is None:
-            adapter = self._fallback if adapter is None else adapter
-            written = _Written(self._from_adapter(adapter, call, tools), HERMES, adapter.stop)
 
+        async def write(messages: Messages) -> _Written:
+            turn = replace(call, messages=tuple(messages))
+            found = await self._from_template(turn, tools, bound, render) if adapter is None else None
+            if found is not None:
+                return found
+            tags = self._fallback if adapter is None else adapter
+            return _Written(self._from_adapter(tags, turn, tools), HERMES, tags.stop)
+
+        async def fits(written: _Written) -> bool:
+            return await self._fits(call.memory + written.text, base)
+
+        written = await fit(call.messages, write, fits)
         continued = _continued(call)
         text = written.text
         if bound:
@@ -158,6 +181,19 @@ class ChatPlanner:
             )
 
         return ChatPlan(request, new_reader)
+
+    async def _fits(self, text: str, base: GenerationRequest) -> bool:
+        """Whether a prompt leaves room for the reply."""
+        context = self._info.context_length
+        if base.context_length is not None:
+            context = min(context, base.context_length)
+        room = max(_LEAST_ROOM, context - max(0, base.max_tokens))
+        # No token has less than a byte, but a BOS that the tokenizer puts in front.
+        return (
+            self._count is None
+            or len(text.encode("utf-8", "replace")) < room
+            or await self._count(text) <= room
+        )
 
     async def _from_template(
         self, call: ChatCall, tools: tuple[Tool, ...], bound: bool, render: Render

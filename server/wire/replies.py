@@ -14,7 +14,7 @@ from engine.errors import BusyError, EngineDeadError, NkatError, RequestError
 
 UNKNOWN_PATH = "Error: HTTP Server is running, but this endpoint does not exist. Please check the URL."
 
-_OPENAI_TYPES = {400: "invalid_request_error", 401: "authentication_error", 422: "invalid_request_error"}
+_OPENAI_TYPES = dict.fromkeys((400, 404, 422), "invalid_request_error") | {401: "authentication_error"}
 
 
 class HttpError(Exception):

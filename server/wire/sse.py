@@ -1,6 +1,6 @@
 """Server-sent events, byte for byte as Kobold clients need them: LF line ends and ASCII only."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -21,6 +21,11 @@ def named_event(content: Any) -> bytes:
 def plain_event(content: Any) -> bytes:
     """An event without a name, as OpenAI sends them."""
     return f"data: {to_json(content)}\n\n".encode("ascii")
+
+
+def typed_event(content: Mapping[str, Any]) -> bytes:
+    """An event named by its content's `type`, as Anthropic and OpenAI's responses send them."""
+    return f"event: {content['type']}\ndata: {to_json(content)}\n\n".encode("ascii")
 
 
 class EventStream(Response):

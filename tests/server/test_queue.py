@@ -171,6 +171,7 @@ def test_a_waiting_one_is_aborted_at_once(single_worker: EngineWorker, tiny_sett
 def test_who_leaves_frees_the_place(single_worker: EngineWorker, tiny_settings: Settings, path: str) -> None:
     """Running or waiting: the next one in line takes over, and a new one may wait."""
     short = {"prompt": "hello", "max_length": 2}
+    aborted = single_worker.snapshot().requests_aborted
     with serving(single_worker, single(tiny_settings, 2)) as server:
         with running(server, path, LONG) as first:
             with queued(server, path, LONG):
@@ -180,6 +181,7 @@ def test_who_leaves_frees_the_place(single_worker: EngineWorker, tiny_settings: 
                 first.close()
                 assert read_answer(third).status == 200
         server.wait_until_idle()
+    assert single_worker.snapshot().requests_aborted == aborted + 2
 
 
 # The key

@@ -3,7 +3,7 @@
 import json
 
 from engine.errors import RequestError
-from engine.types import GenerationRequest, JsonGrammar, ModelInfo, TextPrompt
+from engine.types import GenerationRequest, JsonGrammar, TextPrompt
 from server.chat.call import ChatCall, Tool, ToolChoice, ToolMode
 from server.dialects.anthropic.schemas import ConversationBody, MessagesBody
 from server.dialects.anthropic.turns import to_messages
@@ -60,11 +60,6 @@ def prompt_text(planned: GenerationRequest) -> str:
 def shows_thinking(body: ConversationBody) -> bool:
     """Whether the reply has blocks of thinking."""
     return body.thinking is not None and body.thinking.type != "disabled"
-
-
-def model_name(info: ModelInfo) -> str:
-    """The name that clients see."""
-    return f"koboldcpp/{info.name}"
 
 
 def _named(body: ConversationBody) -> str | None:

@@ -1,16 +1,13 @@
 """Errors in the shape that Anthropic clients read."""
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Literal
+from typing import Literal
 
-from fastapi import Request
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from engine.errors import NkatError
 from server.wire.endpoint import ErrorDetail
+from server.wire.error_route import ErrorRoute
 from server.wire.replies import HttpError, JsonReply, error_body, status_of
 
 TYPES = {
@@ -53,31 +50,10 @@ def error_reply(error: HttpError | NkatError) -> Response:
     return JsonReply(body | {"type": "error", "error": shown}, status)
 
 
-class AnthropicRoute(APIRoute):
-    """A route whose errors have Anthropic's shape, those of a stream that has not begun included."""
+class AnthropicRoute(ErrorRoute):
+    """A route whose errors have Anthropic's shape."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The route's handler, with its errors caught."""
-        handle = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            try:
-                return _Answer(await handle(request))
-            except (HttpError, NkatError) as error:
-                return error_reply(error)
-
-        return answer
-
-
-class _Answer(Response):
-    """Sends `response`; an error before its head is sent instead of it."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__()
-        self._response = response
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._response(scope, receive, send)
-        except (HttpError, NkatError) as error:
-            await error_reply(error)(scope, receive, send)
+    @staticmethod
+    def render_error(error: HttpError | NkatError) -> Response:
+        """The whole error answer."""
+        return error_reply(error)

@@ -19,9 +19,10 @@ from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import EVENTS, JSON, body_of, failures_of
-from server.wire.replies import JsonReply, to_json
+from server.wire.names import model_name
+from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
-from server.wire.sse import EventStream
+from server.wire.sse import EventStream, typed_event
 
 
 def anthropic_routes(
@@ -51,7 +52,7 @@ def anthropic_routes(
         plan = await planner.plan(convert.chat_call(body), base, service.render_chat)
         answer = Answer(
             id=answer_id,
-            model=convert.model_name(service.info),
+            model=model_name(service.info),
             thinking=convert.shows_thinking(body),
             stops=base.stop if plan.request.stop == base.stop else (),
         )
@@ -88,7 +89,7 @@ async def _events(
 async def _pieces(events: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(events):
         async for told in events:
-            yield b"".join(_piece(event) for event in told)
+            yield b"".join(typed_event(event) for event in told)
 
 
 async def _whole(events: AsyncGenerator[list[Event], None], answer: Answer) -> Event:
@@ -96,8 +97,3 @@ async def _whole(events: AsyncGenerator[list[Event], None], answer: Answer) -> E
         async for _ in events:
             pass
     return answer.whole()
-
-
-def _piece(event: Event) -> bytes:
-    """A server-sent event with the name that its content has."""
-    return f"event: {event['type']}\ndata: {to_json(event)}\n\n".encode("ascii")

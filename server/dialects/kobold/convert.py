@@ -3,15 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-from engine.types import Event, FinishReason, GenerationRequest, ModelInfo, TextPrompt, ThinkingBudget
+from engine.types import Event, FinishReason, GenerationRequest, ModelInfo, TextPrompt
 from server.chat.adapters import Adapter
 from server.chat.budget import thinking_tokens
 from server.chat.placeholders import fill_placeholders
+from server.chat.reasoning import Family
 from server.dialects.kobold.schemas import GenerateBody
 from server.service import Reply, Said, Status
 from server.settings import Settings
 from server.wire import generation_fields
 from server.wire.logprobs import kobold_logprobs
+from server.wire.names import model_name
 
 DEFAULT_LENGTH = 180
 ADVERTISED_LENGTH = 400
@@ -32,9 +34,13 @@ STOP_REASON = {FinishReason.LENGTH: 0, FinishReason.ABORT: 0, FinishReason.EOS: 
 
 
 def to_request(
-    body: GenerateBody, request_id: str, default_length: int | None, adapter: Adapter
+    body: GenerateBody, request_id: str, default_length: int | None, adapter: Adapter, family: Family
 ) -> GenerationRequest:
-    """The engine's request. `default_length` is the server's setting for clients that name none."""
+    """The engine's request.
+
+    `default_length` is the server's setting for clients that name none; `adapter` and `family` are the
+    model's tags of turns and of thoughts.
+    """
     length = body.max_length
     if length is None:
         length = DEFAULT_LENGTH if default_length is None else default_length
@@ -52,7 +58,7 @@ def to_request(
         final_logprobs=True,
     )
     budget = thinking_tokens(body.reasoning_effort, body.thinking_budget_tokens, length)
-    return wanted if budget is None else replace(wanted, thinking=ThinkingBudget(budget))
+    return wanted if budget is None else replace(wanted, thinking=family.budget(budget, tools=False))
 
 
 def from_reply(reply: Reply) -> dict[str, Any]:
@@ -95,9 +101,9 @@ def abort_reply(done: bool) -> dict[str, str]:
     return {"success": word, "done": word}
 
 
-def model_name(info: ModelInfo, *, hidden: bool) -> str:
-    """The model's name in KoboldCpp's form; clients without the key are told that there is one."""
-    return "koboldcpp/protected-model" if hidden else f"koboldcpp/{info.name}"
+def shown_name(info: ModelInfo, *, hidden: bool) -> str:
+    """The model's name; clients without the key are told that there is one."""
+    return "koboldcpp/protected-model" if hidden else model_name(info)
 
 
 def props_reply(info: ModelInfo, settings: Settings) -> dict[str, Any]:

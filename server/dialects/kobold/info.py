@@ -64,7 +64,7 @@ def add_info_routes(
         router.add_api_route(path, _handler(answer), methods=["GET"], summary=meaning)
 
     def model(request: Request) -> dict[str, str]:
-        return {"result": convert.model_name(service.info, hidden=not guard.admits(request))}
+        return {"result": convert.shown_name(service.info, hidden=not guard.admits(request))}
 
     def context(request: Request) -> dict[str, int]:
         return {"value": service.info.context_length}

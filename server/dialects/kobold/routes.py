@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from engine.types import GenerationRequest
 from server.auth import KeyGuard
 from server.chat.adapters import Adapter
+from server.chat.reasoning import family_of
 from server.dialects.kobold import convert
 from server.dialects.kobold.info import add_info_routes
 from server.dialects.kobold.media import add_media_routes
@@ -48,10 +49,12 @@ def kobold_routes(
     with_key = [Depends(guard.require)]
     which = body_of(KeyBody, required=False)
     limit = settings.maxrequestsize
+    family = family_of(service.info.chat_template)
 
     def to_request(body: GenerateBody) -> GenerationRequest:
         log.tell(asked_in_vain(body, NOT_YET))
-        return convert.to_request(body, f"kobold-{secrets.token_hex(8)}", settings.defaultgenamt, adapter)
+        name = f"kobold-{secrets.token_hex(8)}"
+        return convert.to_request(body, name, settings.defaultgenamt, adapter, family)
 
     async def read_request(request: Request) -> tuple[GenerationRequest, Origin]:
         body = await read_model(request, GenerateBody, limit)

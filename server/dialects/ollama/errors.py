@@ -1,16 +1,11 @@
 """Errors in the shape that Ollama clients read."""
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
-from fastapi import Request
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from engine.errors import NkatError
 from server.wire.endpoint import ErrorDetail
+from server.wire.error_route import ErrorRoute
 from server.wire.replies import HttpError, JsonReply, error_body, status_of
 
 
@@ -35,31 +30,10 @@ def error_reply(error: HttpError | NkatError) -> Response:
     return JsonReply(error_body(status, str(error), kind) | {"error": str(error)}, status)
 
 
-class OllamaRoute(APIRoute):
-    """A route whose errors have Ollama's shape, those of a stream that has not begun included."""
+class OllamaRoute(ErrorRoute):
+    """A route whose errors have Ollama's shape."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The route's handler, with its errors caught."""
-        handle = super().get_route_handler()
-
-        async def answer(request: Request) -> Response:
-            try:
-                return _Answer(await handle(request))
-            except (HttpError, NkatError) as error:
-                return error_reply(error)
-
-        return answer
-
-
-class _Answer(Response):
-    """Sends `response`; an error before its head is sent instead of it."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__()
-        self._response = response
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._response(scope, receive, send)
-        except (HttpError, NkatError) as error:
-            await error_reply(error)(scope, receive, send)
+    @staticmethod
+    def render_error(error: HttpError | NkatError) -> Response:
+        """The whole error answer."""
+        return error_reply(error)

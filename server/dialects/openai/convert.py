@@ -19,9 +19,13 @@ from engine.types import (
 from server.chat.call import ChatCall, Tool, ToolChoice, ToolMode
 from server.dialects.openai.schemas import ChatBody, ChatMessage, CompletionBody, SharedBody, ToolBody
 from server.wire import generation_fields
+from server.wire.names import model_name
 
 DEFAULT_LENGTH = 180
 DEFAULT_CHAT_LENGTH = 400
+
+ALTERNATIVES = 10
+"""Tokens shown beside each chosen one to Kobold's clients, which ask for probabilities and say no number."""
 
 FINISH = {
     FinishReason.EOS: "stop",
@@ -49,7 +53,7 @@ def completion_requests(
 def chat_request(body: ChatBody, request_id: str, default_length: int | None) -> GenerationRequest:
     """The request for the next message, but for its prompt, which is made of `chat_call`."""
     fallback = DEFAULT_CHAT_LENGTH if default_length is None else default_length
-    return _request(body, request_id, TextPrompt(""), fallback, body.top_logprobs if body.logprobs else None)
+    return _request(body, request_id, TextPrompt(""), fallback, _alternatives(body))
 
 
 def chat_call(body: ChatBody) -> ChatCall:
@@ -124,6 +128,15 @@ def _request(
     )
 
 
+def _alternatives(body: ChatBody) -> int | None:
+    """How many are reported with each token, if probabilities are wanted. A genkey tells Kobold's clients."""
+    if not body.logprobs:
+        return None
+    if body.top_logprobs is None:
+        return ALTERNATIVES if body.genkey else 0
+    return body.top_logprobs
+
+
 def _length(body: SharedBody, fallback: int) -> int:
     """The first name that was used; a negative number is some clients' word for "as you like"."""
     for length in (body.max_tokens, body.max_completion_tokens, body.max_length):
@@ -166,11 +179,6 @@ def usage_reply(usages: Iterable[Usage], choices: int) -> dict[str, Any]:
         "total_tokens": prompt + made,
         "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in listed[::choices])},
     }
-
-
-def model_name(info: ModelInfo) -> str:
-    """The name that clients see."""
-    return f"koboldcpp/{info.name}"
 
 
 def models_reply(info: ModelInfo, created: int) -> dict[str, Any]:

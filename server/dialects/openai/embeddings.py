@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BeforeValidator, Field
 
 from server.auth import KeyGuard
-from server.dialects.openai.convert import model_name
 from server.dialects.openai.schemas import TokenId
 from server.service import GenerationService, Vector
 from server.settings import Settings
@@ -16,6 +15,7 @@ from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import body_of
 from server.wire.lenient import Truth, WireModel
+from server.wire.names import model_name
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import field
 

@@ -31,6 +31,7 @@ from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import EVENTS, JSON, ErrorBody, body_of, failures_of
+from server.wire.names import model_name
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import DONE, EventStream, plain_event
@@ -109,7 +110,7 @@ def openai_routes(
     def head(body: SharedBody, answer_id: str) -> Head:
         return Head(
             id=answer_id,
-            model=convert.model_name(service.info),
+            model=model_name(service.info),
             created=int(time.time()),
             choices=body.n,
             include_usage=body.stream_options.include_usage,

@@ -49,6 +49,11 @@ class SharedBody(GenerationFields):
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 
 
+def _unless_false(value: Any) -> Any:
+    """`false` is Kobold's word for no probabilities, where OpenAI has a number."""
+    return None if value is False else value
+
+
 def _prompts(value: Any) -> Any:
     """A list of prompts, whichever of the four forms was sent."""
     if isinstance(value, str):
@@ -82,7 +87,9 @@ class CompletionBody(SharedBody):
     ] = field(("",), "text, token ids, or a list of either", shown="")
     memory: str = field("", "text in front of each prompt, kept whole when it is cut to fit")
     echo: Truth = field(False, "begin the answer with the prompt")
-    logprobs: Count | None = field(None, "so many alternatives reported for each token", least=0, most=20)
+    logprobs: Annotated[Count | None, BeforeValidator(_unless_false)] = field(
+        None, "so many alternatives reported for each token", least=0, most=20
+    )
 
     suffix: Any = field(None, "not supported: text to lead up to")
     best_of: Any = field(None, "not supported beyond `n`")
@@ -126,7 +133,9 @@ class ChatBody(SharedBody):
     tool_choice: str | dict[str, Any] | None = field(None, "none, auto, required, or one function")
     parallel_tool_calls: Truth = field(True, "let a reply call several tools")
     logprobs: Count | None = field(None, "true: report the probabilities of the tokens")
-    top_logprobs: Count = field(0, "so many alternatives reported for each token", least=0, most=20)
+    top_logprobs: Count | None = field(
+        None, "so many alternatives reported for each token; unset: 0, and 10 with a genkey", least=0, most=20
+    )
     reasoning_effort: Name = field("", "none, minimal, low, medium or high: how long a model may think")
     thinking_budget_tokens: Count = field(-1, "tokens of thought; used without reasoning_effort", least=-1)
     encapsulate_thinking: Truth = field(True, "report thoughts apart from the answer")

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from engine.errors import RequestError
-from engine.types import GenerationRequest, JsonGrammar, ModelInfo, TextPrompt
+from engine.types import GenerationRequest, JsonGrammar, TextPrompt
 from server.chat.call import ChatCall, Tool, ToolChoice, ToolMode
 from server.dialects.responses.items import Message
 from server.dialects.responses.schemas import REFUSED, FormatBody, ResponsesBody, ToolChoiceBody
@@ -80,11 +80,6 @@ def echo(body: ResponsesBody) -> dict[str, Any]:
         "truncation": "auto",
         "user": None,
     }
-
-
-def model_name(info: ModelInfo) -> str:
-    """The name that clients see."""
-    return f"koboldcpp/{info.name}"
 
 
 def _length(body: ResponsesBody, fallback: int) -> int:

@@ -23,9 +23,10 @@ from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import EVENTS, JSON, ErrorBody, body_of, failures_of
-from server.wire.replies import JsonReply, to_json
+from server.wire.names import model_name
+from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
-from server.wire.sse import EventStream
+from server.wire.sse import EventStream, typed_event
 
 
 def responses_routes(
@@ -52,7 +53,7 @@ def responses_routes(
         conversation = to_messages(body.input, earlier(body.previous_response_id))
         answer = Answer(
             number=secrets.token_hex(16),
-            model=convert.model_name(service.info),
+            model=model_name(service.info),
             created=int(time.time()),
             echo=convert.echo(body),
         )
@@ -111,7 +112,7 @@ async def _stored(
 async def _pieces(events: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(events):
         async for told in events:
-            yield b"".join(_piece(event) for event in told)
+            yield b"".join(typed_event(event) for event in told)
 
 
 async def _whole(events: AsyncGenerator[list[Event], None], answer: Answer) -> Event:
@@ -119,8 +120,3 @@ async def _whole(events: AsyncGenerator[list[Event], None], answer: Answer) -> E
         async for _ in events:
             pass
     return answer.whole()
-
-
-def _piece(event: Event) -> bytes:
-    """A server-sent event with the name that its content has."""
-    return f"event: {event['type']}\ndata: {to_json(event)}\n\n".encode("ascii")

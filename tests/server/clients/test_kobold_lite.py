@@ -123,11 +123,16 @@ def test_memory_stays_when_the_prompt_is_too_long(page: Lite, server: LiveServer
     memory = "[ Memory: The world is a to and of. ]\n"
     size = len(server.worker.encode(memory))
     story = "hello world the to of and is a ing er " * 600
-    greedy = SHORT | {"temperature": 0, "memory": memory}
+    body = SHORT | {"sampler_seed": "5", "logprobs": True, "top_k": 0, "memory": memory}
     kept = server.worker.encode(story, add_bos=False)[-(2048 - 12 - size) :]
     cut = server.worker.decode(kept)
     assert server.worker.encode(cut, add_bos=False) == kept
-    assert page.generate(greedy | {"prompt": story}) == page.generate(greedy | {"prompt": cut})
+
+    def result(**changes: str) -> Any:
+        return page.post(GENERATE, body | changes)["results"][0]
+
+    assert result(prompt=story) == result(prompt=cut)
+    assert result(prompt=story)["logprobs"] != result(prompt=story, memory="")["logprobs"]
 
 
 @pytest.mark.parametrize(
@@ -349,6 +354,17 @@ def test_instruct_mode(scripted: tuple[LiveServer, ScriptedWorker]) -> None:
     )
 
 
+def test_log_probabilities_after_a_chat(page: Lite) -> None:
+    page.chat(
+        INSTRUCT | {"logprobs": True, "genkey": "KCPP99", "max_length": 8, "use_default_badwordsids": True}
+    )
+    told = page.post("/api/extra/last_logprobs", {"genkey": "KCPP99"})["logprobs"]["content"]
+    assert [len(entry["top_logprobs"]) for entry in told] == [10] * 8
+    plain = {"messages": INSTRUCT["messages"], "logprobs": True, "max_tokens": 2}
+    entries = page.post("/v1/chat/completions", plain)["choices"][0]["logprobs"]["content"]
+    assert not any(entry["top_logprobs"] for entry in entries), "OpenAI's clients say how many"
+
+
 def test_a_turn_that_goes_on(scripted: tuple[LiveServer, ScriptedWorker]) -> None:
     server, worker = scripted
     worker.say(" and more.")
@@ -431,6 +447,8 @@ def test_openai_mode(page: Lite, server: LiveServer) -> None:
     assert told.text
     assert told.finish == "length"
     assert page.chat(STORY | OPENAI | {"messages": messages, "reasoning_effort": "low"}).finish
+    everything = page.post("/v1/completions", STORY | OPENAI | {"stream": False})
+    assert everything["choices"][0]["logprobs"] is None
     plain = page.post("/v1/chat/completions", OPENAI | {"messages": messages, "stream": False})
     assert isinstance(plain["choices"][0]["message"]["content"], str)
     with pytest.raises(ShownError, match="max_tokens: must be a number"):

@@ -31,12 +31,20 @@ def _refuse(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
 
-def exchange(port: int, method: str, path: str, body: bytes | None = None, *, chunked: bool = False) -> Heard:
+def exchange(
+    port: int,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    *,
+    chunked: bool = False,
+    patience: float = PATIENCE,
+) -> Heard:
     """Send a request on a connection of its own. Raises when the answer is cut short or does not come.
 
     `chunked`: the body is sent in two pieces, without its length.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
     try:
         if chunked and body is not None:
             middle = len(body) // 2

@@ -25,6 +25,8 @@ class Operation:
     tag: str
     schema: Mapping[str, Any]
     """The body's; empty for an endpoint that reads none, or reads it unseen."""
+    answers: frozenset[str]
+    """Media types of its answers."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -49,7 +51,8 @@ def _operations(document: Document, method: str) -> Iterator[Operation]:
             if name == method.lower():
                 content = operation.get("requestBody", {}).get("content", {})
                 schema = content.get("application/json", {}).get("schema", {})
-                yield Operation(method, path, operation["tags"][-1], schema)
+                answers = frozenset(operation["responses"]["200"]["content"])
+                yield Operation(method, path, operation["tags"][-1], schema, answers)
 
 
 def resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
