@@ -11,6 +11,8 @@ from engine.thinking import ThinkingLimit
 from engine.tokenizer import Tokenizer
 from engine.types import FinishReason, GenerationRequest
 
+_NONE: frozenset[int] = frozenset()
+
 
 class Generation:
     """Takes drawn tokens in and gives verdicts. Knows nothing of blocks, queues and other requests."""
@@ -31,7 +33,9 @@ class Generation:
         """What binds the next token, beside the model's logits."""
         sequence = self.sequence
         allowed = None if self._grammar is None else self._grammar.mask()
-        banned = frozenset(sequence.banned_at.get(len(sequence.tokens), ()))
+        # The sampler knows by identity that nothing has changed.
+        here = sequence.banned_at.get(len(sequence.tokens))
+        banned = _NONE if here is None else frozenset(here)
         forced = None if self._thinking is None else self._thinking.forced
         if forced is not None and (forced in banned or not _allows(allowed, forced)):
             forced = None

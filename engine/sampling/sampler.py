@@ -10,6 +10,7 @@ from engine.sampling.breakers import BreakerCompiler, Breakers
 from engine.sampling.chain import uses_dry
 from engine.sampling.device_logits import DeviceLogits
 from engine.sampling.host_logits import HostLogits
+from engine.sampling.phrase_bans import PhraseBans
 from engine.sampling.row import Draw, Row
 from engine.sampling.sequence_sampler import SequenceSampler
 from engine.sampling.validation import check_params
@@ -28,7 +29,9 @@ class Sampler:
     def __init__(self, tokenizer: Tokenizer, pieces: PieceIndex | None = None) -> None:
         self._end_ids = tokenizer.end_ids
         self._piece = partial(tokenizer.piece, render_special=True)
-        self._breakers = BreakerCompiler(tokenizer, PieceIndex(tokenizer) if pieces is None else pieces)
+        pieces = PieceIndex(tokenizer) if pieces is None else pieces
+        self._breakers = BreakerCompiler(tokenizer, pieces)
+        self._phrases = PhraseBans(tokenizer, pieces)
         self._sequences: dict[str, SequenceSampler] = {}
         self._scratch = np.empty(0, np.float32)
 
@@ -39,6 +42,7 @@ class Sampler:
         """
         check_params(request.sampling)
         self._breakers_of(request.sampling)
+        self._phrases.tokens(request.banned_phrases)
 
     def add(self, request: GenerationRequest) -> None:
         """Start the sampling state of a request."""
@@ -47,6 +51,7 @@ class Sampler:
             end_ids=self._end_ids,
             piece=self._piece,
             breakers=self._breakers_of(request.sampling),
+            banned=self._phrases.tokens(request.banned_phrases),
         )
 
     def remove(self, request_id: str) -> None:

@@ -21,7 +21,7 @@ class SequenceSampler:
     """The sampling state of one request: its chain, its random numbers, what its samplers remember.
 
     `end_ids`: tokens that end a generation. `piece`: the bytes of a token. `breakers`: those of the
-    request's DRY penalty.
+    request's DRY penalty. `banned`: tokens that never come.
     """
 
     def __init__(
@@ -31,13 +31,14 @@ class SequenceSampler:
         end_ids: frozenset[int] = frozenset(),
         piece: PieceOf = lambda token: b"",
         breakers: Breakers | None = None,
+        banned: frozenset[int] = frozenset(),
     ) -> None:
         seed = request.sampling.seed
         self.seed = fresh_seed() if seed is None else seed
         self.selector = Selector(request.sampling, self.seed)
         self._chain = compile_chain(request.sampling, breakers)
         self._end_ids = end_ids
-        self._always_banned = end_ids if request.ban_eos else frozenset()
+        self._always_banned = banned | end_ids if request.ban_eos else banned
         self._piece = piece
         self._logprobs = request.logprobs
         self._final_logprobs = request.final_logprobs

@@ -24,6 +24,7 @@ OBJECT = JsonGrammar(
     '{"type": "object", "properties": {"name": {"type": "string", "maxLength": 5}, '
     '"age": {"type": "integer"}}, "required": ["name", "age"]}'
 )
+ORDER = (Sampler.TEMPERATURE, Sampler.TOP_P, Sampler.REP_PEN)
 TOOL = TaggedGrammar("<call>", (Tag("<call>f:", '{"type": "boolean"}', "</call>"),), required=True)
 
 
@@ -44,7 +45,7 @@ def settings() -> list[GenerationRequest]:
         (replace(base, tfs=0.9, typical=0.9, top_a=0.1), {"banned_phrases": ("a", "io")}),
         (replace(base, nsigma=1.5, presence_penalty=0.5, frequency_penalty=0.3), {"logprobs": 3}),
         (replace(base, adaptive_target=0.3), {"stop": ("th", "qu")}),
-        (replace(base, order=(Sampler.TEMPERATURE, Sampler.TOP_P, Sampler.REP_PEN), rep_pen=1.3, top_p=0.8), {}),
+        (replace(base, order=ORDER, rep_pen=1.3, top_p=0.8), {}),
         (replace(base, logit_bias=((40, 5.0), (41, -100.0))), {"ban_eos": True}),
         (base, {"thinking": ThinkingBudget(4, "a", "z", "...z"), "logprobs": 2, "final_logprobs": True}),
     ]  # fmt: skip

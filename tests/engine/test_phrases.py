@@ -19,12 +19,11 @@ def test_the_phrase_never_comes_and_the_rest_is_what_the_model_would_say(smollm2
     bound = run(smollm2_engine, [request("bound", FRANCE, 24, banned_phrases=("paris",))])["bound"]
     assert "paris" not in bound.text.lower()
     assert bound.usage is not None
-    # the token taken back stays counted
-    assert bound.usage.completion_tokens == len(bound.tokens) == 23
-    # banning the one token outright must come to the same, since it leads nowhere else here
+    # a token that holds the phrase by itself is never drawn, and so nothing is taken back
+    assert bound.usage.completion_tokens == len(bound.tokens) == 24
     (paris,) = smollm2_engine.tokenizer.encode(" Paris")
     outright = SamplingParams(temperature=0.0, logit_bias=((paris, -1e9),))
-    other = run(smollm2_engine, [request("other", FRANCE, 23, outright)])["other"]
+    other = run(smollm2_engine, [request("other", FRANCE, 24, outright)])["other"]
     assert other.text == bound.text
 
 
@@ -37,6 +36,8 @@ def test_a_phrase_over_several_tokens(smollm2_engine: Engine) -> None:
     assert phrase.lower() not in bound.text.lower()
     # up to the phrase nothing changes
     assert bound.text.startswith(free.text[: free.text.index(phrase)])
+    # what was taken back stays counted
+    assert len(bound.tokens) < 40
 
 
 def test_a_ban_is_for_its_place_alone(smollm2_engine: Engine) -> None:
@@ -55,12 +56,10 @@ def test_together_as_alone(tiny_model: Path, seed: int) -> None:
     alphabet = "abcdefghijklmnopqrstuvwxyz "
     requests: list[GenerationRequest] = []
     for number in range(6):
-        phrases = tuple(rng.choice(alphabet) + rng.choice(["", "e", " "]) for _ in range(8))
+        phrases = tuple(rng.choice(alphabet) + rng.choice(alphabet) for _ in range(80))
         sampling = SamplingParams(temperature=1.5, seed=1 + rng.randrange(10**6))
         ids = [rng.randrange(3, 250) for _ in range(rng.choice([1, 16, 40]))]
-        requests.append(
-            request(str(number), ids, 48, sampling, ignore_eos=True, banned_phrases=phrases)
-        )
+        requests.append(request(str(number), ids, 48, sampling, ignore_eos=True, banned_phrases=phrases))
     together = run(engine, requests)
     alone = {one.request_id: run(engine, [one])[one.request_id] for one in requests}
     assert {name: reply.text for name, reply in together.items()} == {

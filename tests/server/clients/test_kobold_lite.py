@@ -207,18 +207,18 @@ def test_log_probabilities_after_a_stream(page: Lite) -> None:
 
 
 def test_polling(page: Lite, server: LiveServer) -> None:
-    body = LONG | {"genkey": "KCPP1234"}
+    body = LONG | {"genkey": "KCPP2345"}
     texts: list[str] = []
     with ThreadPoolExecutor(1) as pool:
         whole = pool.submit(page.generate, body)
         while len(set(texts)) < 4:
-            texts.append(page.post(CHECK, {"genkey": "KCPP1234"})["results"][0]["text"])
+            texts.append(page.post(CHECK, {"genkey": "KCPP2345"})["results"][0]["text"])
             assert not whole.done()
         assert page.post(CHECK, {"genkey": "KCPP0000"})["results"][0]["text"] == ""
-        assert page.post(ABORT, {"genkey": "KCPP1234"}) == DONE
+        assert page.post(ABORT, {"genkey": "KCPP2345"}) == DONE
         text = whole.result()
     assert all(later.startswith(earlier) for earlier, later in zip(texts, [*texts[1:], text], strict=True))
-    recovered = page.post(CHECK, {"genkey": "KCPP1234"})["results"][0]["text"]
+    recovered = page.post(CHECK, {"genkey": "KCPP2345"})["results"][0]["text"]
     assert recovered == text, "recover last response"
 
 
