@@ -30,7 +30,7 @@ TAGS = {
     "NKAT": "What only this server has: theta, and the state of the engine.",
     "Absent models": "What clients ask of models that draw, see, hear or speak: none of them is loaded.",
 }
-"""What the groups of endpoints are; an endpoint's group is its first tag."""
+"""What the groups of endpoints are; an endpoint is of one group, its route's last tag."""
 
 ABOUT = (
     "One loaded model, in the words of several APIs. Numbers may be sent as text, a field that is null "
@@ -128,6 +128,7 @@ def _say(operation: Document, context: RouteContext, exchange: Exchange) -> None
         "description": "The answer.",
         "content": {media: {"schema": ANSWERS[media]} for media in exchange.answers},
     }
+    operation["tags"] = context.tags[-1:]
     operation["responses"] = ERRORS | operation["responses"] | {"200": answer}
     if exchange.body is not None:
         schema = {"$ref": _reference(_prefix(exchange.body)).format(model=exchange.body.__name__)}
@@ -163,8 +164,17 @@ def _schemas(models: Iterable[type[WireModel]]) -> Document:
         _, found = models_json_schema(
             [(model, "validation") for model in group], ref_template=_reference(prefix)
         )
+        for model in group:
+            _put_own_first(model, found["$defs"][model.__name__])
         schemas |= {f"{prefix}.{name}": schema for name, schema in found["$defs"].items()}
     return schemas
+
+
+def _put_own_first(model: type[WireModel], schema: Document) -> None:
+    """Order the fields as readers want them: the endpoint's own before those that many endpoints have."""
+    fields = schema.get("properties", {})
+    own = [name for base in model.__mro__ for name in base.__dict__.get("__annotations__", ())]
+    schema["properties"] = {name: fields[name] for name in dict.fromkeys((*own, *fields)) if name in fields}
 
 
 def _reference(prefix: str) -> str:

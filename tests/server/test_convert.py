@@ -4,44 +4,73 @@ from typing import Any
 
 import pytest
 
-from engine.types import ChatPrompt, Event, FinishReason, TextPrompt, TokenPrompt, Usage
+from engine.errors import RequestError
+from engine.types import (
+    Event,
+    FinishReason,
+    GbnfGrammar,
+    JsonGrammar,
+    TextPrompt,
+    ThinkingBudget,
+    TokenLogprob,
+    TokenPrompt,
+    Usage,
+)
+from server.chat.adapters import Adapter
+from server.chat.call import Tool, ToolChoice, ToolMode
+from server.chat.message import ContentDelta, Ended, Ending, Message, ReasoningDelta, ToolCall, ToolCallDelta
+from server.chat.reasoning import family_of
 from server.dialects.kobold import convert as kobold
 from server.dialects.kobold import schemas as kobold_schemas
 from server.dialects.kobold.schemas import GenerateBody
 from server.dialects.openai import convert as openai
 from server.dialects.openai import schemas as openai_schemas
-from server.dialects.openai.answer import Answer
+from server.dialects.openai.answer import CompletionAnswer, Head
+from server.dialects.openai.chat_answer import ChatAnswer
 from server.dialects.openai.schemas import ChatBody, CompletionBody
 from server.service import Reply, Status, numbered
 
 SAMPLER_CHANGES: dict[str, Any] = {
-    "temperature": 0, "top_k": 1, "top_p": 0.5, "min_p": 0.1, "rep_pen": 1.2, "repetition_penalty": 1.2,
-    "repeat_penalty": 1.2, "rep_pen_range": 5, "rep_pen_slope": 0.5, "presence_penalty": 1,
-    "frequency_penalty": 1, "sampler_order": [0], "sampler_seed": 3, "logit_bias": {"1": 1},
-    "custom_token_bans": "4",
+    "temperature": 0, "top_k": 1, "top_p": 0.5, "min_p": 0.1, "top_a": 0.1, "typical": 0.5, "tfs": 0.5,
+    "nsigma": 1, "rep_pen": 1.2, "repetition_penalty": 1.2, "repeat_penalty": 1.2, "rep_pen_range": 5,
+    "rep_pen_slope": 0.5, "presence_penalty": 1, "frequency_penalty": 1, "mirostat": 2, "mirostat_tau": 3,
+    "mirostat_eta": 0.2, "dynatemp_range": 0.2, "dynatemp_exponent": 2, "smoothing_factor": 0.2,
+    "smoothing_curve": 2, "dry_multiplier": 0.8, "dry_base": 2, "dry_allowed_length": 3,
+    "dry_penalty_last_n": 5, "dry_sequence_breakers": ["x"], "xtc_threshold": 0.3, "xtc_probability": 0.5,
+    "adaptive_target": 0.5, "adaptive_decay": 0.5, "sampler_order": [0], "sampler_seed": 3,
+    "logit_bias": {"1": 1}, "custom_token_bans": "4",
 }  # fmt: skip
 SHARED_CHANGES: dict[str, Any] = SAMPLER_CHANGES | {
     "max_context_length": 99, "max_length": 5, "stop_sequence": ["x"], "trim_stop": False,
     "ban_eos_token": True, "use_default_badwordsids": True, "bypass_eos": True, "render_special": True,
+    "grammar": 'root ::= "x"', "banned_tokens": ["x"], "banned_strings": ["x"],
 }  # fmt: skip
-KOBOLD_CHANGES = SHARED_CHANGES | {"prompt": "x", "memory": "x"}
+KOBOLD_CHANGES = SHARED_CHANGES | {
+    "prompt": "x", "memory": "x", "logprobs": True, "reasoning_effort": "low", "thinking_budget_tokens": 3
+}  # fmt: skip
 OPENAI_CHANGES = SHARED_CHANGES | {
-    "max_tokens": 5, "max_completion_tokens": 5, "stop": "x", "seed": 4
+    "max_tokens": 5, "max_completion_tokens": 5, "stop": "x", "seed": 4, "mirostat_mode": 1,
+    "response_format": {"type": "json_object"}, "json_schema": {"type": "string"},
 }  # fmt: skip
-COMPLETION_CHANGES = OPENAI_CHANGES | {"prompt": "x", "memory": "x"}
-CHAT_CHANGES = OPENAI_CHANGES | {
-    "messages": [{"role": "user", "content": "other"}],
-    "continue_assistant_turn": False,
-    "chat_template_kwargs": {"x": 1},
-}
-READ_BY_ROUTES = {"genkey", "n", "stream", "stream_options", "echo"}
+COMPLETION_CHANGES = OPENAI_CHANGES | {"prompt": "x", "memory": "x", "logprobs": 2}
+CALL_CHANGES: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "other"}], "continue_assistant_turn": False, "memory": "x",
+    "chat_template_kwargs": {"x": 1}, "tools": [{"type": "function", "function": {"name": "f"}}],
+    "tool_choice": "none", "parallel_tool_calls": False, "reasoning_effort": "low",
+    "thinking_budget_tokens": 3, "encapsulate_thinking": False, "adapter": {"user_start": "x"},
+}  # fmt: skip
+CHAT_CHANGES = OPENAI_CHANGES | CALL_CHANGES | {"logprobs": True}
+READ_BY_ROUTES = {"genkey", "n", "stream", "stream_options", "echo", "top_logprobs"}
 """Fields that say how to answer, not what to generate; the live tests show them at work."""
+WITH_PLACEHOLDERS = {"replace_instruct_placeholders"}
+"""Seen only where the texts hold placeholders."""
 
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-def kobold_request(**fields: Any) -> Any:
-    return kobold.to_request(GenerateBody.model_validate(fields), "id", None)
+def kobold_request(default_length: int | None = None, **fields: Any) -> Any:
+    body = GenerateBody.model_validate(fields)
+    return kobold.to_request(body, "id", default_length, Adapter(), family_of(None))
 
 
 def completion_request(**fields: Any) -> Any:
@@ -52,12 +81,20 @@ def chat_request(**fields: Any) -> Any:
     return openai.chat_request(ChatBody.model_validate({"messages": HELLO} | fields), "id", None)
 
 
+def chat_call(**fields: Any) -> Any:
+    return openai.chat_call(ChatBody.model_validate({"messages": HELLO} | fields))
+
+
+def chat(**fields: Any) -> Any:
+    return chat_request(**fields), chat_call(**fields)
+
+
 @pytest.mark.parametrize(
     ("model", "changes", "convert"),
     [
         (GenerateBody, KOBOLD_CHANGES, kobold_request),
         (CompletionBody, COMPLETION_CHANGES, completion_request),
-        (ChatBody, CHAT_CHANGES, chat_request),
+        (ChatBody, CHAT_CHANGES, chat),
     ],
 )
 def test_mapped_fields_change_the_request(model: Any, changes: dict[str, Any], convert: Any) -> None:
@@ -79,7 +116,7 @@ def test_mapped_fields_change_the_request(model: Any, changes: dict[str, Any], c
     ],
 )
 def test_every_field_is_mapped_or_listed(model: Any, mapped: Any, not_yet: Any, ignored: Any) -> None:
-    read = (READ_BY_ROUTES & model.model_fields.keys()) - not_yet.keys()
+    read = (READ_BY_ROUTES | WITH_PLACEHOLDERS) & model.model_fields.keys() - not_yet.keys() - ignored.keys()
     lists = [set(mapped), set(not_yet), set(ignored), read]
     assert set().union(*lists) == set(model.model_fields)
     assert sum(map(len, lists)) == len(model.model_fields), "no field is in two lists"
@@ -103,7 +140,7 @@ def test_kobold_requests(fields: dict[str, Any], attribute: str, expected: Any) 
 
 
 def test_the_server_may_set_the_usual_length() -> None:
-    assert kobold.to_request(GenerateBody(), "id", 33).max_tokens == 33
+    assert kobold_request(33).max_tokens == 33
     assert openai.completion_requests(CompletionBody(), "id", 33)[0].max_tokens == 33
 
 
@@ -120,7 +157,7 @@ def test_words_for_the_end(finish: FinishReason, word: str) -> None:
     reply = Reply("text", finish, Usage(3, 2))
     assert kobold.from_reply(reply)["results"][0]["finish_reason"] == word
     assert kobold.from_event(Event("id", "x", finish=finish)) == {"token": "x", "finish_reason": word}
-    whole = frame(chat=False).whole([reply])
+    whole = CompletionAnswer(HEAD, {"a": 0}).whole([reply])
     assert whole["choices"][0]["finish_reason"] == word
     assert whole["usage"]["total_tokens"] == 5
 
@@ -186,20 +223,100 @@ def test_openai_names_come_first() -> None:
     assert (request.stop, request.sampling.seed) == (("b",), 2)
 
 
+def test_placeholders_become_tags() -> None:
+    fields = {"prompt": "{{[INPUT]}}hi{{[OUTPUT]}}", "stop_sequence": ["{{[INPUT]}}", "x"]}
+    filled = kobold_request(**fields)
+    assert filled.prompt == TextPrompt("\n### Instruction:\nhi\n### Response:\n")
+    assert filled.stop == ("### Instruction:", "x")
+    kept = kobold_request(**fields, replace_instruct_placeholders=False)
+    assert kept.prompt == TextPrompt("{{[INPUT]}}hi{{[OUTPUT]}}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "budget"),
+    [
+        ({}, None),
+        ({"reasoning_effort": "none"}, 0),
+        ({"reasoning_effort": "LOW", "max_length": 40}, 10),
+        ({"reasoning_effort": "high"}, None),
+        ({"thinking_budget_tokens": 7}, 7),
+        ({"thinking_budget_tokens": 7, "reasoning_effort": "medium", "max_length": 40}, 20),
+    ],
+)
+def test_budgets_of_thoughts(fields: dict[str, Any], budget: int | None) -> None:
+    thinking = kobold_request(**fields).thinking
+    assert (None if thinking is None else thinking.tokens) == budget
+    assert thinking is None or thinking == ThinkingBudget(thinking.tokens)
+
+
+@pytest.mark.parametrize(
+    ("fields", "grammar"),
+    [
+        ({"grammar": " "}, None),
+        ({"grammar": "root ::= x"}, GbnfGrammar("root ::= x")),
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "json_object"}}, JsonGrammar('{"type": "object"}')),
+        ({"response_format": {"type": "json_object", "schema": {"a": 1}}}, JsonGrammar('{"a": 1}')),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}},
+            JsonGrammar("{}"),
+        ),
+        ({"json_schema": {"a": 1}, "grammar": "root ::= x"}, JsonGrammar('{"a": 1}')),
+    ],
+)
+def test_grammars(fields: dict[str, Any], grammar: Any) -> None:
+    assert chat_call(**fields).grammar == grammar
+    assert completion_request(**fields)[0].grammar == grammar
+
+
+@pytest.mark.parametrize(
+    "form", [{}, {"type": "xml"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {}}]
+)
+def test_bad_response_formats(form: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="response_format"):
+        chat_call(response_format=form)
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        (None, ToolChoice()),
+        ("auto", ToolChoice()),
+        ("none", ToolChoice(ToolMode.NONE)),
+        ("required", ToolChoice(ToolMode.REQUIRED)),
+        ({"type": "function", "function": {"name": "f"}}, ToolChoice(ToolMode.REQUIRED, "f")),
+    ],
+)
+def test_tool_choices(sent: Any, meant: ToolChoice) -> None:
+    assert chat_call(tool_choice=sent).tool_choice == meant
+
+
+@pytest.mark.parametrize("sent", ["any", {}, {"function": {}}, {"function": {"name": 5}}])
+def test_bad_tool_choices(sent: Any) -> None:
+    with pytest.raises(RequestError, match="tool_choice"):
+        chat_call(tool_choice=sent)
+
+
+def test_tools() -> None:
+    parameters = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    function = {"name": "f", "description": "d", "parameters": parameters}
+    assert chat_call(tools=[{"type": "function", "function": function}]).tools == (
+        Tool("f", "d", parameters),
+    )
+    with pytest.raises(RequestError, match="only functions"):
+        chat_call(tools=[{"type": "web_search", "function": {"name": "f"}}])
+
+
 def test_messages_become_what_templates_know() -> None:
     messages = [
         {"role": "developer", "content": "d"},
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}, "b"], "name": "N"},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
     ]
-    prompt = chat_request(messages=messages, chat_template_kwargs={"think": False}).prompt
-    assert prompt == ChatPrompt(
-        messages=(
-            {"role": "system", "content": "d"},
-            {"role": "user", "content": "ab", "name": "N"},
-            {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]},
-        ),
-        template_args={"think": False},
+    assert chat_call(messages=messages).messages == (
+        {"role": "system", "content": "d"},
+        {"role": "user", "content": "ab", "name": "N"},
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]},
     )
 
 
@@ -210,38 +327,94 @@ def test_choices_differ_in_id_and_seed() -> None:
     assert numbered(chat_request(), 2)[1].sampling.seed is None
 
 
-def frame(**fields: Any) -> Answer:
-    usual: dict[str, Any] = {"chat": True, "indexes": {"a": 0, "b": 1}, "choices": 2}
-    return Answer("x", "m", 1, **(usual | fields))
+HEAD = Head("x", "m", 1)
+COSTS = Usage(10, 2)
+TOLD = TokenLogprob(7, b"hi", -0.5, (TokenLogprob(7, b"hi", -0.5), TokenLogprob(8, b"\xc3", -1.5)))
 
 
 def test_prompts_cost_once_for_all_choices() -> None:
-    replies = [Reply("t", FinishReason.EOS, Usage(10, 2)), Reply("u", FinishReason.EOS, Usage(10, 3))]
-    assert frame().whole(replies)["usage"]["prompt_tokens"] == 10
-    assert frame().whole(replies)["usage"]["completion_tokens"] == 5
+    replies = [Reply("t", FinishReason.EOS, COSTS), Reply("u", FinishReason.EOS, Usage(10, 3))]
+    answer = CompletionAnswer(Head("x", "m", 1, choices=2), {"a": 0, "b": 1})
+    assert answer.whole(replies)["usage"]["prompt_tokens"] == 10
+    assert answer.whole(replies)["usage"]["completion_tokens"] == 5
+
+
+def test_completion_chunks() -> None:
+    answer = CompletionAnswer(Head("x", "m", 1, include_usage=True), {"a": 0}, ("P",), logprobs=True)
+    assert [chunk["choices"][0]["text"] for chunk in answer.opening()] == ["P"]
+    text, end = answer.chunks(Event("a", "hi", logprobs=(TOLD,), finish=FinishReason.EOS, usage=COSTS))
+    assert text["choices"][0]["logprobs"] == {
+        "tokens": ["hi"],
+        "token_logprobs": [-0.5],
+        "top_logprobs": [{"hi": -0.5, "\ufffd": -1.5}],
+        "text_offset": [1],
+    }
+    assert end["choices"][0] == {"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}
+    (costs,) = answer.closing()
+    assert (costs["choices"], costs["usage"]["total_tokens"]) == ([], 12)
 
 
 def test_chat_chunks() -> None:
-    answer = frame(include_usage=True)
+    answer = ChatAnswer(Head("x", "m", 1, choices=2, include_usage=True), logprobs=True)
     opening = answer.opening()
     assert [chunk["choices"][0]["index"] for chunk in opening] == [0, 1]
     assert opening[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    text, end = answer.chunks(Event("b", "hi", finish=FinishReason.EOS, usage=Usage(1, 2)))
-    assert text["choices"][0]["delta"] == {"content": "hi"}
-    assert text["choices"][0]["finish_reason"] is None
-    assert end["choices"][0] == {"index": 1, "delta": {}, "logprobs": None, "finish_reason": "stop"}
-    answer.chunks(Event("a", finish=FinishReason.EOS, usage=Usage(1, 3)))
+
+    def choice(delta: Any) -> Any:
+        (chunk,) = answer.chunks(1, delta)
+        return chunk["choices"][0]
+
+    said = choice(ContentDelta("hi", (TOLD,)))
+    assert (said["delta"], said["finish_reason"]) == ({"content": "hi"}, None)
+    (entry,) = said["logprobs"]["content"]
+    assert (entry["token"], entry["bytes"], len(entry["top_logprobs"])) == ("hi", [104, 105], 2)
+    assert choice(ReasoningDelta("so"))["delta"] == {"reasoning_content": "so"}
+    assert choice(ToolCallDelta(0, id="c", name="f"))["delta"] == {
+        "tool_calls": [
+            {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+        ]
+    }
+    assert choice(ToolCallDelta(0, "{}"))["delta"] == {
+        "tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]
+    }
+    assert choice(Ended(Ending.TOOL_CALLS, COSTS)) == {
+        "index": 1, "delta": {}, "logprobs": None, "finish_reason": "tool_calls",
+    }  # fmt: skip
+    answer.chunks(0, Ended(Ending.STOP, Usage(10, 3)))
     (costs,) = answer.closing()
-    assert costs["choices"] == []
-    assert costs["usage"]["total_tokens"] == 6
+    assert (costs["choices"], costs["usage"]["total_tokens"]) == ([], 15)
+
+
+def test_whole_chats() -> None:
+    calls = (ToolCall("c", "f", '{"x": 1}'),)
+    message = Message("", "hm", calls, Ending.TOOL_CALLS, COSTS, (TOLD,))
+    (choice,) = ChatAnswer(HEAD).whole([message])["choices"]
+    assert choice == {
+        "index": 0,
+        "message": {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+            ],
+            "reasoning_content": "hm",
+        },
+        "logprobs": None,
+        "finish_reason": "tool_calls",
+    }
+    plain = ChatAnswer(HEAD, logprobs=True).whole([Message("a", "", (), Ending.STOP, COSTS, (TOLD,))])
+    assert plain["choices"][0]["message"] == {"role": "assistant", "content": "a", "tool_calls": []}
+    assert plain["choices"][0]["logprobs"]["content"][0]["token_id"] == 7
 
 
 def test_an_error_is_told_in_the_stream() -> None:
-    (chunk,) = frame().chunks(Event("a", finish=FinishReason.ERROR, error="oh"))
+    (chunk,) = CompletionAnswer(HEAD, {"a": 0}).chunks(Event("a", finish=FinishReason.ERROR, error="oh"))
+    assert chunk["error"]["message"] == "oh"
+    (chunk,) = ChatAnswer(HEAD).chunks(0, Ended(Ending.ERROR, COSTS, "oh"))
     assert chunk["error"]["message"] == "oh"
 
 
 def test_echo() -> None:
-    answer = frame(chat=False, echoes=("P", "Q"))
+    answer = CompletionAnswer(HEAD, {"a": 0, "b": 1}, ("P", "Q"))
     assert [chunk["choices"][0]["text"] for chunk in answer.opening()] == ["P", "Q"]
     assert answer.whole([Reply("x", FinishReason.EOS, Usage(1, 1))])["choices"][0]["text"] == "Px"

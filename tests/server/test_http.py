@@ -3,6 +3,7 @@
 import json
 import time
 
+import httpx
 import pytest
 
 from server.settings import Settings
@@ -183,3 +184,33 @@ def test_a_client_that_leaves_while_it_sends_is_no_error(
     time.sleep(0.2)
     assert server.get("/ping").status == 200
     assert "unforeseen" not in caplog.text
+
+
+def test_a_stream_over_http_1_0(server: LiveServer) -> None:
+    """As nginx asks by default: no chunks, the end of the connection is the end of the stream."""
+    body = json.dumps(SHORT | {"ban_eos_token": True}).encode()
+    head = f"POST /api/extra/generate/stream HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
+    with server.connect() as connection:
+        connection.sendall(head.encode() + body)
+        answer = read_answer(connection)
+    assert answer.status == 200
+    assert answer.header("transfer-encoding") is None
+    assert answer.body.startswith(b"event: message\ndata: {")
+    assert answer.body.endswith(b'"finish_reason": "length"}\n\n')
+
+
+def test_one_connection_for_many_requests(server: LiveServer) -> None:
+    """As SillyTavern counts tokens; also behind an error and behind a stream."""
+    with httpx.Client(base_url=server.url) as client:
+        used = set()
+        for path, body, status in (
+            ("/api/extra/tokencount", {"prompt": "hello"}, 200),
+            (GENERATE, {"prompt": 5}, 422),
+            ("/api/extra/generate/stream", SHORT, 200),
+            (GENERATE, SHORT | {"grammar": "root ::= (("}, 400),
+            (GENERATE, SHORT, 200),
+        ):
+            answer = client.post(path, json=body)
+            assert answer.status_code == status
+            used.add(answer.extensions["network_stream"].get_extra_info("client_addr"))
+    assert len(used) == 1

@@ -14,43 +14,14 @@ from tests.server.live import LiveServer
 QUESTION: Any = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 
 
-class Strict(BaseModel):
-    """An object without members beyond those named, as OpenAI's strict mode wants it."""
+class City(BaseModel):
+    """What a reply has to be; no members beyond those, as OpenAI's strict mode wants it."""
 
     model_config = ConfigDict(extra="forbid")
-
-
-class Weather(Strict):
-    """What the tool `weather` takes."""
-
-    city: Annotated[str, Field(max_length=30)]
-    unit: Literal["celsius", "fahrenheit"]
-    days: int
-
-
-class Clock(Strict):
-    """What the tool `clock` takes."""
-
-    zone: Literal["CET", "UTC"]
-
-
-class City(Strict):
-    """What a reply has to be."""
 
     name: Annotated[str, Field(max_length=20)]
     country: Literal["France", "Spain"]
     is_capital: bool
-
-
-ARGUMENTS: dict[str, type[Strict]] = {"weather": Weather, "clock": Clock}
-TOOLS: Any = [
-    {
-        "type": "function",
-        "function": {"name": name, "description": f"The {name}.", "parameters": model.model_json_schema()},
-    }
-    for name, model in ARGUMENTS.items()
-]
-WEATHER: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
 
 
 @pytest.fixture(scope="module")
@@ -152,67 +123,6 @@ def test_errors_are_the_clients_own(client: openai.OpenAI, locked_server: LiveSe
         locked.completions.create(model="", prompt="x")
 
 
-@pytest.mark.parametrize(
-    ("choice", "named"),
-    [
-        ("required", None),
-        ({"type": "function", "function": {"name": "clock"}}, "clock"),
-        ({"type": "function", "function": {"name": "weather"}}, "weather"),
-    ],
-)
-def test_tools_that_must_be_called(client: openai.OpenAI, choice: Any, named: str | None) -> None:
-    settings: Any = {"messages": WEATHER, "tools": TOOLS, "tool_choice": choice, "max_tokens": 80}
-    settings |= {"temperature": 0, "parallel_tool_calls": False, "model": ""}
-    reply = client.chat.completions.create(**settings).choices[0]
-    assert reply.finish_reason == "tool_calls"
-    assert reply.message.content is None
-    (call,) = reply.message.tool_calls or []
-    assert named in (None, call.function.name)
-    ARGUMENTS[call.function.name].model_validate_json(call.function.arguments)
-
-    chunks = list(client.chat.completions.create(**settings, stream=True))
-    parts = [part for chunk in chunks for part in chunk.choices[0].delta.tool_calls or []]
-    assert [(part.id is not None, part.index) for part in parts] == [
-        (place == 0, 0) for place in range(len(parts))
-    ], "the id comes once, with the name"
-    assert parts[0].function.name == call.function.name
-    assert "".join(part.function.arguments or "" for part in parts) == call.function.arguments
-    assert [chunk.choices[0].finish_reason for chunk in chunks[-2:]] == [None, "tool_calls"]
-
-
-def test_tools_that_may_be_called(client: openai.OpenAI) -> None:
-    """Whether this model calls is its business; both ends are OpenAI's."""
-    reply = client.chat.completions.create(
-        model="", messages=WEATHER, tools=TOOLS, tool_choice="auto", max_tokens=40, temperature=0
-    ).choices[0]
-    for call in reply.message.tool_calls or []:
-        assert call.type == "function"
-        assert reply.finish_reason in ("tool_calls", "length")
-        if reply.finish_reason == "tool_calls":
-            ARGUMENTS[call.function.name].model_validate_json(call.function.arguments)
-    assert bool(reply.message.content) or bool(reply.message.tool_calls)
-    none = client.chat.completions.create(
-        model="", messages=WEATHER, tools=TOOLS, tool_choice="none", max_tokens=20, temperature=0
-    )
-    plain = client.chat.completions.create(model="", messages=WEATHER, max_tokens=20, temperature=0)
-    assert none.choices[0].message == plain.choices[0].message
-
-
-def test_the_result_of_a_tool(client: openai.OpenAI) -> None:
-    call = {"id": "call_1", "type": "function", "function": {"name": "clock", "arguments": '{"zone": "CET"}'}}
-    messages: Any = [
-        *WEATHER,
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "call_1", "content": "It is sunny in Paris."},
-    ]
-    reply = client.chat.completions.create(
-        model="", messages=messages, tools=TOOLS, max_tokens=40, temperature=0
-    )
-    assert reply.choices[0].message.content
-    assert reply.usage is not None
-    assert reply.usage.prompt_tokens > 100, "the model was told of the tools"
-
-
 def test_structured_output(client: openai.OpenAI) -> None:
     reply = client.chat.completions.parse(
         model="", messages=QUESTION, response_format=City, max_tokens=100, temperature=0
@@ -299,15 +209,11 @@ def test_a_seed_repeats_a_reply(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}}, "'x'"),
-        ({"tool_choice": "required"}, "there are no tools"),
-        ({"tool_choice": "sometimes"}, "tool_choice"),
         ({"response_format": {"type": "yaml"}}, "response_format"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 5}}}},
             "type must be a string",
         ),
-        ({"tools": TOOLS, "tool_choice": "required", "response_format": {"type": "json_object"}}, "exclude"),
         ({"n": 17}, "n: "),
         ({"temperature": "hot"}, "temperature: must be a number"),
     ],

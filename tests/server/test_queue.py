@@ -1,6 +1,8 @@
 """Many clients at one server: who waits, who is refused, who is let in, and that none feels the others."""
 
 import json
+import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -26,7 +28,7 @@ CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
 @pytest.fixture(scope="module")
 def single_worker(tiny_settings: Settings) -> Iterator[EngineWorker]:
     """An engine that computes one generation at a time: the others really wait."""
-    settings = tiny_settings.model_copy(update={"parallelrequests": 1})
+    settings = tiny_settings.model_copy(update={"parallelrequests": 1, "contextsize": 8192})
     worker = EngineWorker.start(settings.engine_config())
     yield worker
     worker.close()
@@ -182,6 +184,41 @@ def test_who_leaves_frees_the_place(single_worker: EngineWorker, tiny_settings: 
                 assert read_answer(third).status == 200
         server.wait_until_idle()
     assert single_worker.snapshot().requests_aborted == aborted + 2
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_crowd_leaves_nothing_behind(tiny_worker: EngineWorker, tiny_settings: Settings, seed: int) -> None:
+    """Clients that finish, hang up at any moment, or abort, more of them than places."""
+    settings = tiny_settings.model_copy(update={"parallelrequests": 4, "multiuser": 3})
+
+    def visit(server: LiveServer, number: int) -> int | None:
+        rng = random.Random(1000 * seed + number)
+        path = rng.choice((GENERATE, STREAM, "/v1/completions", "/v1/chat/completions"))
+        key = f"K{number % 5}"
+        body = (
+            LONG
+            | CHAT
+            | {"genkey": key, "max_tokens": None, "stream": rng.random() < 0.5, "n": rng.choice((1, 2))}
+        )
+        body["max_length"] = rng.choice((0, 1, 20, 8000))
+        with server.send("POST", path, json.dumps(body).encode()) as connection:
+            time.sleep(rng.choice((0, 0, 0.002, 0.02, 0.1)))
+            if rng.random() < 0.4:
+                return None
+            if body["max_length"] == 8000:
+                server.post(ABORT, {"genkey": key})
+            return read_answer(connection).status
+
+    with serving(tiny_worker, settings) as server:
+        with ThreadPoolExecutor(12) as pool:
+            statuses = [pool.submit(visit, server, number) for number in range(60)]
+            wait_for(lambda: all(status.done() for status in statuses))
+        assert {200} <= {status.result() for status in statuses} <= {200, 503, None}
+        server.wait_until_idle()
+        assert tiny_worker.snapshot().waiting == 0
+        assert (
+            len(server.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "n": 6}).json["choices"]) == 6
+        )
 
 
 # The key

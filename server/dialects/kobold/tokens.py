@@ -2,14 +2,14 @@
 
 from fastapi import APIRouter, Depends, Request
 
-from engine.errors import RequestError
+from engine.errors import ModelFileError, RequestError
 from engine.types import ChatPrompt
 from server.auth import KeyGuard
 from server.dialects.kobold.schemas import DetokenizeBody, SchemaBody, TokenCountBody
 from server.service import GenerationService
 from server.settings import Settings
 from server.wire.body import read_model, read_object
-from server.wire.endpoint import body_of, failure
+from server.wire.endpoint import Responses, body_of, failure
 from server.wire.gbnf import schema_to_gbnf
 from server.wire.replies import HttpError, JsonReply
 
@@ -19,8 +19,8 @@ def add_token_routes(
 ) -> None:
     """Add them to the dialect's routes. None waits for a generation."""
     with_key = [Depends(guard.require)]
-    uncounted = {400: failure({"value": -1})}
-    undecoded = {400: failure({"result": "", "success": False})}
+    uncounted: Responses = {400: failure({"value": -1})}
+    undecoded: Responses = {400: failure({"result": "", "success": False})}
     limit = settings.maxrequestsize
 
     @router.post(
@@ -45,7 +45,7 @@ def add_token_routes(
             text = body.prompt
             if body.messages and not text:
                 text = await service.render_chat(ChatPrompt(tuple(body.messages)))
-        except (HttpError, RequestError):
+        except (HttpError, RequestError, ModelFileError):
             return JsonReply({"value": -1}, 400)
         ids = await service.count(text, special=body.special)
         return JsonReply({"value": len(ids), "ids": ids, "prompt": text})
@@ -67,7 +67,10 @@ def add_token_routes(
 
     @router.post("/api/extra/json_to_grammar", dependencies=with_key, openapi_extra=body_of(SchemaBody))
     async def json_to_grammar(request: Request) -> JsonReply:
-        """The GBNF grammar of a JSON schema, for the field `grammar`."""
+        """The GBNF grammar of a JSON schema.
+
+        For the field `grammar` of generation requests. The body may also be the bare schema.
+        """
         content = await read_object(request, limit)
         schema = content.get("schema", content)
         try:

@@ -4,6 +4,8 @@ import pytest
 
 from engine.worker import EngineWorker
 from server.settings import Settings
+from tests.server.clients.lite import Lite
+from tests.server.clients.sillytavern import SillyTavern
 from tests.server.conftest import KEY
 from tests.server.dialects.scripted import ScriptedWorker, scripted_server
 from tests.server.live import LiveServer, serving
@@ -40,3 +42,15 @@ def scripted() -> Iterator[tuple[LiveServer, ScriptedWorker]]:
 def key() -> str:
     """The locked server's key as a header carries it: its UTF-8 bytes."""
     return KEY.encode().decode("latin-1")
+
+
+@pytest.fixture
+def page(server: LiveServer) -> Lite:
+    """A page of KoboldAI Lite at the server without a password."""
+    return Lite(server)
+
+
+@pytest.fixture
+def tavern(server: LiveServer) -> SillyTavern:
+    """SillyTavern at the server without a password, its user having typed no key."""
+    return SillyTavern(server)

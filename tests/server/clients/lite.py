@@ -42,6 +42,16 @@ INSTRUCT: dict[str, Any] = {
 }
 """The body in instruct mode for `/v1/chat/completions`: Kobold's names, and no `model`."""
 
+SHORT = STORY | {"max_length": 12, "use_default_badwordsids": True}
+"""The same for twelve tokens, whatever the model would like."""
+
+STREAM = "/api/extra/generate/stream"
+GENERATE = "/api/v1/generate"
+CHECK = "/api/extra/generate/check"
+ABORT = "/api/extra/abort"
+DONE = {"success": "true", "done": "true"}
+"""What an abort answers that has ended something."""
+
 
 def compares_as(version: str, wanted: str) -> bool:
     """Whether the page takes `version` for `wanted` or newer: part by part, what is no number being older."""
@@ -141,7 +151,7 @@ class Lite:
 
         Raises `ShownError` for what the page shows in a box.
         """
-        answer = self.ask("POST", "/api/extra/generate/stream", body)
+        answer = self.ask("POST", STREAM, body)
         if not 200 <= answer.status < 300:
             raise ShownError(f"Error occurred while SSE streaming: {answer.body.decode()}")
         text, finish = "", None
@@ -156,7 +166,7 @@ class Lite:
 
     def generate(self, body: dict[str, Any]) -> str:
         """The text of a generation in one piece. Raises `ShownError`."""
-        said = self.post("/api/v1/generate", body)
+        said = self.post(GENERATE, body)
         if not said.get("results"):
             raise ShownError(
                 f"Error occurred during text generation: {json.dumps(said)[:500]}",

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.server.live import LiveServer, wait_for
 
-LONG: dict[str, Any] = {"prompt": "hello world", "max_length": 2000, "ban_eos_token": True}
-"""A generation for Kobold's endpoints that a test has to end by itself."""
+LONG: dict[str, Any] = {"prompt": "hello world", "max_length": 8000, "ban_eos_token": True}
+"""A generation for Kobold's endpoints that fills the context: a test has to end it itself."""
 
 
 @contextmanager

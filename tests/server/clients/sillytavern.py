@@ -51,6 +51,14 @@ CHAT: dict[str, Any] = {
 }  # fmt: skip
 """The body of "Chat Completion", source Custom: a greeting comes first, after several systems."""
 
+COMPLETIONS = "/v1/completions"
+CHATS = "/v1/chat/completions"
+
+
+def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A body that lacks some fields."""
+    return {name: value for name, value in body.items() if name not in names}
+
 
 @dataclass
 class Told:

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from tests.server.fuzz.operations import Operation, resolved
 
 LONG = 1 << 16
+SPOILT = (0, 1, 2, 3, 4)
+"""Levels of which objects may hold anything, one of them in a body: above it all is as it should be."""
+
 DEEPEST = 6
 """Levels of a schema that are followed."""
 
@@ -46,6 +49,15 @@ ODD_STRINGS = r"""
 "user"
 "assistant"
 "function"
+"message"
+"tool"
+"tool_use"
+"tool_result"
+"function_call"
+"function_call_output"
+"input_text"
+"json_object"
+"json_schema"
 "{{[INPUT]}}"
 "<think>"
 "<|im_end|>"
@@ -54,11 +66,14 @@ ODD_STRINGS = r"""
 "{\"type\": \"string\"}"
 """.strip().splitlines()
 
-LONG_STRINGS = [json.dumps(part * (LONG // len(part))) for part in ("x", "\u00e9", " ", "\n", "<|im_end|>")]
+
+def _long(part: str) -> str:
+    return json.dumps(part * (LONG // len(part)))
+
 
 STRINGS: Json = st.one_of(
     st.sampled_from(ODD_STRINGS),
-    st.sampled_from(LONG_STRINGS),
+    st.sampled_from(("x", "\u00e9", " ", "\n", "<|im_end|>")).map(_long),
     st.text(max_size=12).map(json.dumps),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12).map(
         lambda text: json.dumps(text, ensure_ascii=False)
@@ -82,9 +97,22 @@ def _object(pairs: list[tuple[str, str]]) -> str:
     return "{" + ", ".join(f"{json.dumps(name)}: {value}" for name, value in pairs) + "}"
 
 
-NAMES = st.sampled_from(("type", "name", "role", "content", "schema", "properties", "$ref", "a")) | st.text(
-    max_size=8
-)
+NAMES = st.sampled_from(
+    (
+        *("type", "name", "role", "content", "text", "id", "call_id", "tool_use_id", "input", "arguments"),
+        *(
+            "function",
+            "tool_calls",
+            "schema",
+            "json_schema",
+            "parameters",
+            "properties",
+            "items",
+            "$ref",
+            "a",
+        ),
+    )
+) | st.text(max_size=8)
 
 SCALARS: Json = NUMBERS | STRINGS | st.sampled_from(("null", "true", "false"))
 
@@ -101,15 +129,19 @@ ANYTHING: Json = st.one_of(
 )
 
 
-def plausible(schema: Mapping[str, Any], depth: int = 0) -> Json:
-    """Texts of what `schema` admits, roughly: ranges and patterns do not count."""
+def plausible(schema: Mapping[str, Any], depth: int = 0, spoilt: int | None = None) -> Json:
+    """Texts of what `schema` admits, roughly: ranges and patterns do not count.
+
+    `depth`: levels of objects and lists above it. `spoilt`: the level of which objects hold anything in
+    their fields; None: no level.
+    """
     whole = resolved(schema)
     if "const" in whole:
         return st.just(json.dumps(whole["const"]))
     if "enum" in whole:
         return st.sampled_from([json.dumps(value) for value in whole["enum"]])
     if "anyOf" in whole:
-        return st.one_of([plausible(one, depth) for one in whole["anyOf"]])
+        return st.one_of([plausible(one, depth, spoilt) for one in whole["anyOf"]])
     match whole.get("type"):
         case "integer":
             return st.integers(0, 12).map(str)
@@ -122,20 +154,20 @@ def plausible(schema: Mapping[str, Any], depth: int = 0) -> Json:
         case "null":
             return st.just("null")
         case "array" if depth < DEEPEST:
-            return st.lists(plausible(whole.get("items", {}), depth + 1), min_size=1, max_size=3).map(_list)
+            items = plausible(whole.get("items", {}), depth + 1, spoilt)
+            return st.lists(items, min_size=1, max_size=3).map(_list)
         case "object" if depth < DEEPEST:
-            return objects(whole, depth)
+            return objects(whole, depth, spoilt)
     return SCALARS
 
 
-def objects(schema: Mapping[str, Any], depth: int = 0, junk: Json | None = None) -> Json:
-    """Texts of objects with all required fields, some others and some that there are not.
-
-    `junk`: what fields may hold instead of what they should.
-    """
+def objects(schema: Mapping[str, Any], depth: int = 0, spoilt: int | None = None) -> Json:
+    """Texts of objects with all required fields, some others and some that there are not; see `plausible`."""
+    junk = ANYTHING if depth == spoilt else None
     fields = {
-        name: plausible(field, depth + 1) if junk is None else plausible(field, depth + 1) | junk
+        name: value if junk is None else value | junk
         for name, field in schema.get("properties", {}).items()
+        for value in (plausible(field, depth + 1, spoilt),)
     }
     required = st.tuples(
         *(st.tuples(st.just(name), fields[name]) for name in schema.get("required", ()))
@@ -161,7 +193,7 @@ def _spoilt(text: str, place: int, byte: int) -> bytes:
 def bodies(operation: Operation) -> st.SearchStrategy[bytes]:
     """Bodies for an endpoint: objects with fields of any type, and what is no object or no JSON at all."""
     schema = resolved(operation.schema)
-    mixed = objects(schema, junk=ANYTHING)
+    mixed = st.one_of([objects(schema, spoilt=level) for level in SPOILT])
     place = st.integers(0, 1 << 20)
     return st.one_of(
         mixed.map(lambda text: text.encode("utf-8", "surrogatepass")),

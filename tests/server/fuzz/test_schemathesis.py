@@ -5,6 +5,7 @@ this server takes numbers as text and ignores what it does not know, as KoboldCp
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
@@ -24,10 +25,11 @@ from tests.server.fuzz.operations import Operation, document
 from tests.server.fuzz.rules import check
 from tests.server.live import LiveServer
 
+Described = APIOperation[Any, Any, Any, Any]
 CHECKS = [content_type_conformance, response_schema_conformance, status_code_conformance]
 
 
-def operations() -> Iterator[APIOperation]:
+def operations() -> Iterator[Described]:
     """All operations as schemathesis reads them; one that it cannot read fails."""
     for found in schemathesis.openapi.from_dict(document()).get_all_operations():
         assert isinstance(found, Ok), found
@@ -35,7 +37,7 @@ def operations() -> Iterator[APIOperation]:
 
 
 @pytest.mark.parametrize("described", list(operations()), ids=lambda operation: operation.label)
-def test_answers_are_as_described(fuzzed: LiveServer, described: APIOperation) -> None:
+def test_answers_are_as_described(fuzzed: LiveServer, described: Described) -> None:
     tag = described.definition.raw["tags"][-1]
     operation = Operation(described.method.upper(), described.path, tag, {}, frozenset())
 
@@ -45,7 +47,7 @@ def test_answers_are_as_described(fuzzed: LiveServer, described: APIOperation) -
         if described.body
         else described.as_strategy(GenerationMode.POSITIVE)
     )
-    def send(case: Case) -> None:
+    def send(case: Case[Described]) -> None:
         answer = case.call(base_url=fuzzed.url, timeout=PATIENCE)
         case.validate_response(answer, checks=CHECKS)
         headers = {name: values[0] for name, values in answer.headers.items()}

@@ -1,6 +1,5 @@
 """Clients that leave streams, and requests, at any point: nothing may be left behind."""
 
-import json
 import socket
 import struct
 
@@ -32,13 +31,14 @@ def test_there_are_streams() -> None:
 
 
 def streaming(body: str) -> bytes:
-    """The body of a request that wants a stream."""
-    return json.dumps(json.loads(body) | {"stream": True}).encode()
+    """The body of a request that wants a stream: of two fields of a name the last counts."""
+    rest = body.removeprefix("{").removesuffix("}")
+    return f'{{{rest}{", " if rest else ""}"stream": true}}'.encode()
 
 
 @pytest.mark.parametrize("operation", STREAMS, ids=str)
 def test_leaving(fuzzed: LiveServer, operation: Operation) -> None:
-    @settings(settings.get_profile("fuzz"), max_examples=EXAMPLES // 2)
+    @settings(settings.get_profile("fuzz"), max_examples=EXAMPLES)
     @given(objects(resolved(operation.schema)).map(streaming), LEAVERS)
     def leave(body: bytes, leavers: list[tuple[int, bool, int | None]]) -> None:
         sent = [begin(fuzzed, operation.path, body, stop) for _, _, stop in leavers]
@@ -55,9 +55,9 @@ def test_leaving(fuzzed: LiveServer, operation: Operation) -> None:
 
 def begin(server: LiveServer, path: str, body: bytes, stop: int | None) -> socket.socket:
     """A connection on which a request was sent, its body up to `stop`."""
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = [f"POST {path} HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Length: {len(body)}"]
     connection = server.connect()
-    connection.sendall(head.encode("ascii") + body[:stop])
+    connection.sendall("\r\n".join([*head, "", ""]).encode("ascii") + body[:stop])
     return connection
 
 
