@@ -42,6 +42,7 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
     log = OnceLog()
     guessed = _guessed_adapter(service)
     chosen = (load_adapter(settings.adapter) or guessed) if settings.adapter else None
+    tags = guessed if chosen is None else chosen
     planner = ChatPlanner(service.info, chosen, guessed, count=service.length)
     saves = None if settings.savedatafile is None else SaveData.open(settings.savedatafile)
     routers = (
@@ -51,11 +52,11 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
             settings,
             guard,
             log,
-            adapter=guessed if chosen is None else chosen,
+            adapter=tags,
             story=read_story(settings.preloadstory),
             saves=saves,
         ),
-        openai_routes(service, settings, guard, log, planner),
+        openai_routes(service, settings, guard, log, planner, tags),
         responses_routes(service, settings, guard, log, planner),
         anthropic_routes(service, settings, guard, log, planner),
         ollama_routes(service, settings, guard, log, planner),

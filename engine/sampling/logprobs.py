@@ -23,7 +23,9 @@ def model_logprobs(raw: VocabularyLogits, token: int, count: int, piece: PieceOf
     total = raw.log_total()
     own = float(raw.take(np.array([token]))[0]) - total
     best = raw.best(min(count, MAX_CANDIDATES))() if count > 0 else None
-    pairs = [] if best is None else zip(best.ids.tolist(), (best.logits - total).tolist(), strict=True)
+    pairs: Iterable[tuple[int, float]] = ()
+    if best is not None:
+        pairs = zip(best.ids.tolist(), (best.logits.astype(np.float64) - total).tolist(), strict=True)
     return _logprob(token, own, pairs, LEAST, piece)
 
 

@@ -73,8 +73,9 @@ def kobold_request(default_length: int | None = None, **fields: Any) -> Any:
     return kobold.to_request(body, "id", default_length, Adapter(), family_of(None))
 
 
-def completion_request(**fields: Any) -> Any:
-    return openai.completion_requests(CompletionBody.model_validate(fields), "id", None)
+def completion_request(default_length: int | None = None, **fields: Any) -> Any:
+    body = CompletionBody.model_validate(fields)
+    return openai.completion_requests(body, "id", default_length, Adapter())
 
 
 def chat_request(**fields: Any) -> Any:
@@ -141,7 +142,7 @@ def test_kobold_requests(fields: dict[str, Any], attribute: str, expected: Any) 
 
 def test_the_server_may_set_the_usual_length() -> None:
     assert kobold_request(33).max_tokens == 33
-    assert openai.completion_requests(CompletionBody(), "id", 33)[0].max_tokens == 33
+    assert completion_request(33)[0].max_tokens == 33
 
 
 @pytest.mark.parametrize(
@@ -224,12 +225,18 @@ def test_openai_names_come_first() -> None:
 
 
 def test_placeholders_become_tags() -> None:
-    fields = {"prompt": "{{[INPUT]}}hi{{[OUTPUT]}}", "stop_sequence": ["{{[INPUT]}}", "x"]}
+    fields: dict[str, Any] = {"prompt": "{{[INPUT]}}hi{{[OUTPUT]}}", "stop_sequence": ["{{[INPUT]}}", "x"]}
     filled = kobold_request(**fields)
     assert filled.prompt == TextPrompt("\n### Instruction:\nhi\n### Response:\n")
     assert filled.stop == ("### Instruction:", "x")
     kept = kobold_request(**fields, replace_instruct_placeholders=False)
     assert kept.prompt == TextPrompt("{{[INPUT]}}hi{{[OUTPUT]}}")
+    fields["prompt"] = [fields["prompt"], [1, 2]]
+    texts, tokens = completion_request(**fields)
+    assert (texts.prompt, texts.stop) == (filled.prompt, filled.stop)
+    assert tokens.prompt == TokenPrompt((1, 2))
+    kept, _ = completion_request(**fields, replace_instruct_placeholders=False)
+    assert kept.stop == ("{{[INPUT]}}", "x")
 
 
 @pytest.mark.parametrize(

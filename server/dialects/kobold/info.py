@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
 
 from fastapi import APIRouter, Request
 
@@ -10,7 +10,7 @@ from server.auth import KeyGuard
 from server.dialects.kobold import convert
 from server.service import GenerationService
 from server.settings import Settings
-from server.wire.replies import JsonReply
+from server.wire.replies import HttpError, JsonReply
 
 UNITED_VERSION = "1.2.5"
 
@@ -111,11 +111,16 @@ def add_info_routes(
         "llama.cpp's description of the model",
         lambda _: convert.props_reply(service.info, settings),
     )
+    tell("/slots", "Not supported: 501", lambda _: _no_slots())
     tell("/manifest.json", "The manifest of the page as an app", lambda _: _MANIFEST)
     # No image model: clients ask for these at connect and want lists.
     for name in ("sd-models", "samplers", "latent-upscale-modes", "upscalers", "loras", "schedulers"):
         tell(f"/sdapi/v1/{name}", "No image model is loaded", lambda _: [])
     tell("/sdapi/v1/options", "No image model is loaded", lambda _: _NO_IMAGE_MODEL)
+
+
+def _no_slots() -> NoReturn:
+    raise HttpError(501, "This server does not support slots endpoint.", "not_supported_error")
 
 
 def _handler(answer: Callable[[Request], Any]) -> Callable[[Request], Awaitable[JsonReply]]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import RequestError
@@ -16,9 +17,12 @@ from engine.types import (
     TokenPrompt,
     Usage,
 )
+from server.chat.adapters import Adapter
 from server.chat.call import ChatCall, Tool, ToolChoice, ToolMode
+from server.chat.placeholders import fill_placeholders
 from server.dialects.openai.schemas import ChatBody, ChatMessage, CompletionBody, SharedBody, ToolBody
 from server.wire import generation_fields
+from server.wire.generation_fields import STOP_STRINGS
 from server.wire.names import model_name
 
 DEFAULT_LENGTH = 180
@@ -36,18 +40,23 @@ FINISH = {
 
 
 def completion_requests(
-    body: CompletionBody, request_id: str, default_length: int | None
+    body: CompletionBody, request_id: str, default_length: int | None, adapter: Adapter
 ) -> list[GenerationRequest]:
-    """One request for each prompt; `body.n` is for the caller."""
+    """One request for each prompt; `body.n` is for the caller. `adapter`: the tags of placeholders."""
     fallback = DEFAULT_LENGTH if default_length is None else default_length
-    prompts: list[Prompt] = [
-        TextPrompt(prompt, body.memory) if isinstance(prompt, str) else TokenPrompt(prompt)
-        for prompt in body.prompt
-    ]
-    return [
-        _request(body, f"{request_id}-{index}", prompt, fallback, body.logprobs)
-        for index, prompt in enumerate(prompts)
-    ]
+    requests = []
+    for index, prompt in enumerate(body.prompt):
+        name = f"{request_id}-{index}"
+        if not isinstance(prompt, str):
+            requests.append(_request(body, name, TokenPrompt(prompt), fallback, body.logprobs))
+            continue
+        text, memory, stop = prompt, body.memory, _stop(body)
+        if body.replace_instruct_placeholders:
+            filled = fill_placeholders(adapter, text, memory, stop)
+            text, memory, stop = filled.prompt, filled.memory, filled.stop
+        wanted = _request(body, name, TextPrompt(text, memory), fallback, body.logprobs)
+        requests.append(replace(wanted, stop=stop[:STOP_STRINGS]))
+    return requests
 
 
 def chat_request(body: ChatBody, request_id: str, default_length: int | None) -> GenerationRequest:
@@ -121,7 +130,7 @@ def _request(
         request_id,
         prompt,
         max_tokens=_length(body, fallback),
-        stop=body.stop,
+        stop=_stop(body),
         seed=body.seed,
         logprobs=logprobs,
         grammar=_grammar(body),
@@ -135,6 +144,10 @@ def _alternatives(body: ChatBody) -> int | None:
     if body.top_logprobs is None:
         return ALTERNATIVES if body.genkey else 0
     return body.top_logprobs
+
+
+def _stop(body: SharedBody) -> tuple[str, ...]:
+    return body.stop_sequence if body.stop is None else body.stop
 
 
 def _length(body: SharedBody, fallback: int) -> int:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from engine.errors import EngineDeadError
 from engine.types import GenerationRequest
 from server.auth import KeyGuard
+from server.chat.adapters import Adapter
 from server.chat.message import Delta, Ending
 from server.chat.planner import ChatPlanner
 from server.chat.turn import TurnReader, collect
@@ -38,9 +39,14 @@ from server.wire.sse import DONE, EventStream, plain_event
 
 
 def openai_routes(
-    service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
+    service: GenerationService,
+    settings: Settings,
+    guard: KeyGuard,
+    log: OnceLog,
+    planner: ChatPlanner,
+    adapter: Adapter,
 ) -> APIRouter:
-    """All routes of the dialect."""
+    """All routes of the dialect. `adapter`: the tags that placeholders stand for."""
     router = APIRouter(tags=["OpenAI"], responses=failures_of(ErrorBody))
     with_key = [Depends(guard.require)]
     started = int(time.time())
@@ -64,7 +70,7 @@ def openai_routes(
         body = await read_model(request, CompletionBody, settings.maxrequestsize)
         log.tell(asked_in_vain(body, COMPLETION_NOT_YET))
         answer_id = f"cmpl-{secrets.token_hex(12)}"
-        wanted = convert.completion_requests(body, answer_id, settings.defaultgenamt)
+        wanted = convert.completion_requests(body, answer_id, settings.defaultgenamt, adapter)
         echoes = [await _text(service, prompt) for prompt in body.prompt] if body.echo else []
         requests = tuple(choice for one in wanted for choice in numbered(one, body.n))
         answer = CompletionAnswer(

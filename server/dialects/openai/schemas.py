@@ -87,6 +87,9 @@ class CompletionBody(SharedBody):
     ] = field(("",), "text, token ids, or a list of either", shown="")
     memory: str = field("", "text in front of each prompt, kept whole when it is cut to fit")
     echo: Truth = field(False, "begin the answer with the prompt")
+    replace_instruct_placeholders: Truth = field(
+        True, "put the model's own tags for {{[INPUT]}}, {{[OUTPUT]}} and {{[SYSTEM]}}"
+    )
     logprobs: Annotated[Count | None, BeforeValidator(_unless_false)] = field(
         None, "so many alternatives reported for each token", least=0, most=20
     )
