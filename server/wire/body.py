@@ -17,6 +17,9 @@ Body = TypeVar("Body", bound=WireModel)
 prompts = logging.getLogger("server.prompts")
 """What clients send, word for word. Silent unless the user asks for it."""
 
+NAME_SHOWN = 64
+"""Characters of a field's name that errors repeat: names may be the client's own, and of any length."""
+
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -73,6 +76,9 @@ def describe(error: ValidationError) -> str:
     """The first thing that is wrong, in one line."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     # A union's branches appear in the path as well, by names that mean nothing to a client.
-    where = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int))
+    places = (
+        str(part)[:NAME_SHOWN] for part in first["loc"] if str(part).isidentifier() or type(part) is int
+    )
+    where = ".".join(places)
     what = first["msg"].removeprefix("Value error, ")
     return f"{where}: {what}" if where else what

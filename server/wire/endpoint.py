@@ -85,6 +85,7 @@ def failures_of(model: type[BaseModel]) -> Responses:
     meanings = {
         "4XX": "The request cannot be served as it is; the message says what to change.",
         "500": "The body is not JSON or too large, or the server failed; the message says which.",
+        "501": "Nothing of the kind is built.",
         "503": "No room at present, or what is asked for is not loaded.",
     }
     return {status: {"model": model, "description": meaning} for status, meaning in meanings.items()}

@@ -1,7 +1,7 @@
 """Writes a JSON schema as a grammar in llama.cpp's notation (GBNF), for clients that want to see it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from engine.errors import RequestError
@@ -75,7 +75,17 @@ class _Writer:
     def _spend(self, length: int) -> None:
         self._length += length
         if self._length > MAX_LENGTH:
-            raise RequestError(f"the JSON schema makes a grammar longer than {MAX_LENGTH} characters")
+            raise _too_long()
+
+    def _either(self, options: Iterable[str]) -> str:
+        """One of the options. Stops at the first that makes the grammar too long: millions may come."""
+        taken, length = [], self._length
+        for option in options:
+            taken.append(option)
+            length += len(option) + len(" | ")
+            if length > MAX_LENGTH:
+                raise _too_long()
+        return " | ".join(taken)
 
     def _basic(self, name: str) -> str:
         if name not in self._basics:
@@ -147,7 +157,7 @@ class _Writer:
                 options = schema[key]
                 if not isinstance(options, Sequence) or isinstance(options, str) or not options:
                     raise RequestError(f"{key} must be a list of schemas")
-                return " | ".join(self._name(option, depth + 1) for option in options)
+                return self._either(self._name(option, depth + 1) for option in options)
         kinds = types_of(schema)
         refuse_others(schema, {"type"}.union(*(KEYWORDS[kind] for kind in kinds)))
         if set(kinds) >= {"object", "array", "string", "number", "boolean", "null"} and not is_bound(schema):
@@ -169,12 +179,16 @@ class _Writer:
                 return self._basic(kind)
 
     def _literals(self, values: Sequence[Any], schema: Mapping[str, Any]) -> str:
-        if "type" in schema:
-            kinds = types_of(schema)
-            values = [value for value in values if any(is_of_type(value, kind) for kind in kinds)]
-        if not values:
+        kinds = types_of(schema) if "type" in schema else None
+        admitted = (
+            _literal(value)
+            for value in values
+            if kinds is None or any(is_of_type(value, kind) for kind in kinds)
+        )
+        literals = self._either(admitted)
+        if not literals:
             raise RequestError("an enum or const in the JSON schema admits no value")
-        return " | ".join(map(_literal, values))
+        return literals
 
     def _object(self, schema: Mapping[str, Any], depth: int) -> str:
         properties, required = schema.get("properties", {}), schema.get("required", [])
@@ -243,7 +257,13 @@ def _literal(value: Any) -> str:
         text.encode()
     except ValueError as error:
         raise RequestError(f"the JSON schema holds a value that is no JSON: {error}") from None
+    if len(text) > MAX_LENGTH:
+        raise _too_long()
     return f'"{"".join(_ESCAPES.get(character, character) for character in text)}"'
+
+
+def _too_long() -> RequestError:
+    return RequestError(f"the JSON schema makes a grammar longer than {MAX_LENGTH} characters")
 
 
 def _words(body: str) -> set[str]:

@@ -18,13 +18,15 @@ Opener = Callable[..., Watched]
 """(server, options of the browser's context) -> a page that is watched; closed after the test."""
 
 
-@pytest.fixture(scope="session")
+# Playwright's event loop runs in this thread while the browser does: it must end with these tests, since
+# others run loops of their own.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with launched() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A tiny model that babbles, with theta."""
     folder: Path = tmp_path_factory.mktemp("models")
@@ -33,20 +35,20 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings(model=model, contextsize=8192, threads=1, device="cpu", parallelrequests=4)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def worker(settings: Settings) -> Iterator[EngineWorker]:
     worker = EngineWorker.start(settings.engine_config())
     yield worker
     worker.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def open_server(worker: EngineWorker, settings: Settings) -> Iterator[LiveServer]:
     with serving(worker, settings) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def locked_server(worker: EngineWorker, settings: Settings) -> Iterator[LiveServer]:
     with serving(worker, Settings(**(settings.model_dump() | {"password": KEY}))) as server:
         yield server

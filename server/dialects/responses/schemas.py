@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import GenerationFields
@@ -22,6 +22,13 @@ def _sendable(value: dict[str, Any]) -> dict[str, Any]:
         json.dumps(value, allow_nan=False)
     except (ValueError, RecursionError):
         raise ValueError("must be JSON with finite numbers, and not nested too deep") from None
+    return value
+
+
+def _few(value: Any) -> Any:
+    """Not more pairs than there may be, counted before any of them is looked at."""
+    if isinstance(value, dict) and len(value) > METADATA_ENTRIES:
+        raise ValueError(f"must have at most {METADATA_ENTRIES} pairs")
     return value
 
 
@@ -99,7 +106,9 @@ class ResponsesBody(GenerationFields):
     include: Texts = field((), "`message.output_text.logprobs` reports the probabilities of the tokens")
     stream: Truth = field(False, "send the reply as server-sent events while it is made")
     store: Truth = field(True, "keep the response for a while, so that a later one can go on with it")
-    metadata: Annotated[dict[str, str], Field(max_length=METADATA_ENTRIES)] = field({}, "echoed")
+    metadata: Annotated[dict[str, str], Field(max_length=METADATA_ENTRIES), BeforeValidator(_few)] = field(
+        {}, "echoed"
+    )
 
     background: Any = field(None, "refused: responses are made while the client waits")
     conversation: Any = field(None, "refused: use previous_response_id")

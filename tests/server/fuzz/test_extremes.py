@@ -2,10 +2,15 @@
 
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from engine.errors import RequestError
+from server.wire.gbnf import schema_to_gbnf
+from server.wire.lenient import WireModel
 from tests.server.fuzz.exchange import Heard, exchange
 from tests.server.fuzz.operations import Operation, operations
 from tests.server.fuzz.rules import check
@@ -61,6 +66,9 @@ EXTREMES: dict[str, tuple[str, Any, set[int]]] = {
     "ids beyond 64 bit, completions": ("/v1/completions", {"prompt": [BIG]}, {400}),
     "ids beyond 64 bit, embeddings": ("/v1/embeddings", {"input": [BIG]}, {400}),
     "ids beyond 64 bit, context": ("/api/generate", {"prompt": "a", "context": [BIG]}, {400}),
+    "a name of 100,000 letters": ("/v1/responses", {"input": "a", "metadata": {"x" * 100_000: 1}}, {422}),
+    "a million messages that are none": (CHAT, {"messages": [1] * 1_000_000}, {422}),
+    "a million prompts that are none": ("/v1/completions", {"prompt": [{}] * 1_000_000}, {422}),
     "seeds beyond 64 bit": (GENERATE, {"prompt": "a", "sampler_seed": BIG}, {200}),
     "5000 messages, OpenAI": (CHAT, {"messages": [USER] * 5000}, {200}),
     "5000 messages, Anthropic": ("/v1/messages", {"messages": [USER] * 5000, "max_tokens": 2}, {200}),
@@ -158,6 +166,57 @@ def test_lists_too_deep_to_read(fuzzed: LiveServer, depth: int) -> None:
     heard = answered_beside_others(fuzzed, GENERATE, body)
     check(operation(GENERATE), heard)
     assert heard.status == 500
+
+
+def wire_models(base: type[WireModel] = WireModel) -> list[type[WireModel]]:
+    """All bodies, and what is inside them; the application must have been imported."""
+    found = {model for child in base.__subclasses__() for model in (child, *wire_models(child))}
+    return sorted(found, key=lambda model: (model.__module__, model.__name__))
+
+
+@pytest.mark.parametrize("junk", [1, "a", [], {}, None], ids=repr)
+@pytest.mark.parametrize("model", wire_models(), ids=lambda model: f"{model.__module__}.{model.__name__}")
+def test_a_thousand_bad_items_are_one_error(model: type[WireModel], junk: Any) -> None:
+    """Each error costs microseconds and memory, and a body has room for millions of bad items."""
+    whole: list[Any] = [[junk] * 1000, [[junk] * 1000], dict.fromkeys(map(str, range(1000)), junk)]
+    for name, field in model.model_fields.items():
+        for value in whole:
+            assert errors_of(model, {field.alias or name: value}) < 30, name
+
+
+def errors_of(model: type[WireModel], body: dict[str, Any]) -> int:
+    """How many errors a body has."""
+    try:
+        model.model_validate(body)
+    except ValidationError as error:
+        return error.error_count()
+    return 0
+
+
+class Counted(list[Any]):
+    """A list that knows how much of it was looked at."""
+
+    looked_at = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for value in super().__iter__():
+            self.looked_at += 1
+            yield value
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("enum", "v"), ("enum", "v" * 100), ("anyOf", {"type": "null"})]
+)
+def test_a_schema_of_a_million_alternatives_is_not_read_to_its_end(keyword: str, value: Any) -> None:
+    values = Counted([value] * 1_000_000)
+    with pytest.raises(RequestError, match="longer than"):
+        schema_to_gbnf({keyword: values})
+    assert values.looked_at < 100_000
+
+
+def test_a_schema_with_a_long_constant() -> None:
+    with pytest.raises(RequestError, match="longer than"):
+        schema_to_gbnf({"const": "x" * 1_000_000})
 
 
 def operation(path: str) -> Operation:
