@@ -1,5 +1,6 @@
 """From the tokens of one request to its text, and to the verdict that it has ended or must go back."""
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -160,15 +161,18 @@ class Output:
 
 
 class _Beginnings:
-    """All beginnings of some patterns, the whole patterns not among them."""
+    """All beginnings of some patterns, the whole patterns not among them. Takes no more memory than these."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._all = {pattern[:length] for pattern in patterns for length in range(1, len(pattern))}
-        self._longest = max(map(len, self._all), default=0)
+        self._patterns = sorted(patterns)
+        self._longest = max(map(len, self._patterns), default=1) - 1
 
     def overlap(self, text: str) -> int:
         """Length of the longest end of the text that is one of them."""
         for length in range(min(self._longest, len(text)), 0, -1):
-            if text[-length:] in self._all:
+            end = text[-length:]
+            # Whatever begins with it stands right where it would be sorted in.
+            place = bisect_right(self._patterns, end)
+            if place < len(self._patterns) and self._patterns[place].startswith(end):
                 return length
         return 0

@@ -4,8 +4,10 @@ Each route says of itself what it takes, what it answers and whether it wants th
 dialect but for the meaning of its tag.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from inspect import get_annotations
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,9 +26,9 @@ Document = dict[str, Any]
 
 TAGS = {
     "KoboldAI": "KoboldCpp's own API: generation, tokens, settings and saves.",
-    "OpenAI": "OpenAI's API: completions, chat completions and responses.",
+    "OpenAI": "OpenAI's API: completions, chat completions, responses and embeddings.",
     "Anthropic": "Anthropic's Messages API.",
-    "Ollama": "Ollama's API.",
+    "Ollama": "Ollama's API: generate, chat, embeddings, and what clients ask about models.",
     "NKAT": "What only this server has: theta, and the state of the engine.",
     "Absent models": "What clients ask of models that draw, see, hear or speak: none of them is loaded.",
 }
@@ -73,10 +75,16 @@ ERRORS: Document = {
 
 
 def add_description(app: FastAPI, version: str) -> None:
-    """Serve the description of `app`, whose routes are complete, at `/openapi.json`."""
-    document = describe(app, version)
+    """Serve the description of `app`, whose routes are complete, at `/openapi.json`.
+
+    It is made when it is first asked for: that takes a tenth of a second, which every start would spend.
+    """
+    document: Document | None = None
 
     async def openapi(request: Request) -> JsonReply:
+        nonlocal document
+        if document is None:
+            document = await asyncio.to_thread(describe, app, version)
         return JsonReply(document)
 
     app.router.add_route("/openapi.json", openapi, methods=["GET"])
@@ -173,7 +181,7 @@ def _schemas(models: Iterable[type[WireModel]]) -> Document:
 def _put_own_first(model: type[WireModel], schema: Document) -> None:
     """Order the fields as readers want them: the endpoint's own before those that many endpoints have."""
     fields = schema.get("properties", {})
-    own = [name for base in model.__mro__ for name in base.__dict__.get("__annotations__", ())]
+    own = [name for base in model.__mro__ for name in get_annotations(base)]
     schema["properties"] = {name: fields[name] for name in dict.fromkeys((*own, *fields)) if name in fields}
 
 

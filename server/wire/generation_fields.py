@@ -16,6 +16,9 @@ STOP_STRINGS = 256
 PHRASES = 768
 """More banned phrases than this are cut off, as in later KoboldCpp."""
 
+MESSAGES_LIMIT = 1 << 15
+"""Most messages of a chat: more than fit in any model's context, and as many as are read in a second."""
+
 TEXT_LENGTH = 1_000
 """Characters of the longest stop string or banned phrase."""
 

@@ -1,4 +1,5 @@
 import codecs
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -228,3 +229,14 @@ def test_probabilities_are_told_of_the_tokens_of_the_text(
     else:
         found += out.flush(FinishReason.LENGTH).logprobs
     assert b"".join(one.raw for one in found).decode() == told
+
+
+def test_long_stop_strings_take_no_more_memory_than_they_have(gpt2_tokenizer: Tokenizer) -> None:
+    stops = tuple(f"{number:03}" + "x" * 20_000 for number in range(20))
+    tracemalloc.start()
+    try:
+        out = output(gpt2_tokenizer, *stops)
+        assert push(out, tokens(gpt2_tokenizer, "a 019xx")) == ("a ", None)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
-from server.wire.generation_fields import GenerationFields
+from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
 from server.wire.lenient import Count, Name, Natural, Positive, Real, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
@@ -69,7 +69,9 @@ class OutputBody(WireModel):
 class ConversationBody(WireModel):
     """Body of `/v1/messages/count_tokens`: all that the model gets to read."""
 
-    messages: Annotated[list[Turn], Field(min_length=1)] = field(..., "the conversation so far")
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=MESSAGES_LIMIT)] = field(
+        ..., "the conversation so far"
+    )
     system: Blocks = field("", "what the model is told before the conversation")
     tools: tuple[ToolBody, ...] = field((), "functions that the model may call")
     tool_choice: ToolChoiceBody | None = field(None, "whether one of them must be called, and which")

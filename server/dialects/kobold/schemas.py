@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
-from server.wire.generation_fields import GenerationFields
+from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
 from server.wire.lenient import Count, Name, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
@@ -45,7 +45,9 @@ class TokenCountBody(WireModel):
     """Body of `/api/extra/tokencount` and `/api/extra/tokenize`."""
 
     prompt: str = field("", "the text to take apart")
-    messages: list[dict[str, Any]] = field([], "a chat, used when there is no prompt")
+    messages: Annotated[list[dict[str, Any]], Field(max_length=MESSAGES_LIMIT)] = field(
+        [], "a chat, used when there is no prompt"
+    )
     special: Truth = field(True, "put the token that begins texts in front, where the model wants one")
 
 

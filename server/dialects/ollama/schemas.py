@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
-from server.wire.generation_fields import GenerationFields
+from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
 from server.wire.lenient import Count, Name, Natural, Real, Seed, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
@@ -123,7 +123,9 @@ class ToolBody(WireModel):
 class OllamaChatBody(SharedBody):
     """Body of `/api/chat`."""
 
-    messages: list[MessageBody] = field([], "the conversation; without it nothing is made")
+    messages: Annotated[list[MessageBody], Field(max_length=MESSAGES_LIMIT)] = field(
+        [], "the conversation; without it nothing is made"
+    )
     tools: tuple[ToolBody, ...] = field((), "functions that the model may call")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
-from server.wire.generation_fields import GenerationFields
+from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
 from server.wire.lenient import Count, CountReader, Name, Seed, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
@@ -126,7 +126,10 @@ class ToolBody(WireModel):
 class ChatBody(SharedBody):
     """Body of `/v1/chat/completions`."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, description="the conversation so far")]
+    messages: Annotated[
+        list[ChatMessage],
+        Field(min_length=1, max_length=MESSAGES_LIMIT, description="the conversation so far"),
+    ]
     continue_assistant_turn: Truth = field(True, "go on with a last message of the assistant")
     chat_template_kwargs: dict[str, Any] = field({}, "further variables of the model's chat template")
     memory: str = field("", "text in front of the whole prompt")

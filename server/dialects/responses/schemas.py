@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
-from server.wire.generation_fields import GenerationFields
+from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
 from server.wire.lenient import Count, Name, Natural, Seed, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
@@ -87,7 +87,9 @@ class ReasoningBody(WireModel):
 class ResponsesBody(GenerationFields):
     """Body of `/v1/responses`."""
 
-    input: str | list[dict[str, Any]] = field(..., "a question, or the items of a conversation")
+    input: str | Annotated[list[dict[str, Any]], Field(max_length=MESSAGES_LIMIT)] = field(
+        ..., "a question, or the items of a conversation"
+    )
     instructions: str = field("", "what the model is told before the conversation")
     previous_response_id: Name | None = field(None, "the response whose conversation goes on")
     max_output_tokens: Count | None = field(None, "tokens to make, thoughts included", least=0)
