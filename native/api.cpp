@@ -4,6 +4,7 @@
 
 #include "cpu.h"
 #include "packer.h"
+#include "shortlist.h"
 
 #define NKAT_API extern "C" __attribute__((visibility("default")))
 
@@ -34,7 +35,7 @@ int guarded(Engine* engine, const Work& work) {
 }  // namespace
 
 // Number of this interface; Python refuses a library of another one.
-NKAT_API int nkat_version() { return 1; }
+NKAT_API int nkat_version() { return 2; }
 
 // What this processor offers, as `Feature` numbers it.
 NKAT_API unsigned nkat_features() { return features(); }
@@ -117,4 +118,17 @@ NKAT_API int nkat_forward(Engine* engine, const Layer* layers, int64_t count, fl
         engine->kernels.feed_forward(engine->context, *layer->feed_forward, x, batch->rows);
     }
   });
+}
+
+// The largest of a row of logits, as shortlist.h has it.
+NKAT_API int64_t nkat_shortlist(const float* values, int64_t count, float limit, int64_t wanted, int64_t* places,
+                                float* largest) {
+  return shortlist(values, count, limit, wanted, places, largest);
+}
+
+// A shortlist, and the draw from it.
+NKAT_API int64_t nkat_draw(const float* values, int64_t count, float limit, int64_t wanted, const Tail* tail,
+                           int64_t* places, float* largest, int64_t* drawn) {
+  const int64_t found = shortlist(values, count, limit, wanted, places, largest);
+  return found < 1 ? found : draw(largest, found, *tail, drawn);
 }

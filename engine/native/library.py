@@ -1,12 +1,12 @@
 """The compiled library and its C interface, as `native/api.cpp` declares it. Knows no torch."""
 
 import ctypes
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int64, c_uint, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int, c_int64, c_uint, c_void_p
 from functools import cache
 from pathlib import Path
 
 _FILE = Path(__file__).with_name("libnkat_kernels.so")
-_VERSION = 1
+_VERSION = 2
 
 NATIVE_KERNELS = ("avx2", "portable")
 """The kernel sets that the library may have, the fastest first."""
@@ -79,6 +79,12 @@ class CLayer(Structure):
     _fields_ = (("attention", POINTER(CSelfAttention)), ("feed_forward", POINTER(CFeedForward)))
 
 
+class CTail(Structure):
+    """`Tail`."""
+
+    _fields_ = (("top_p", c_double), ("distance", c_float), ("temperature", c_float), ("u", c_double))
+
+
 _FUNCTIONS = {
     "nkat_features": (c_uint,),
     "nkat_can_run": (c_int, c_char_p, c_uint),
@@ -99,6 +105,18 @@ _FUNCTIONS = {
         c_void_p,
         POINTER(CBatch),
         POINTER(CCache),
+    ),
+    "nkat_shortlist": (c_int64, c_void_p, c_int64, c_float, c_int64, c_void_p, c_void_p),
+    "nkat_draw": (
+        c_int64,
+        c_void_p,
+        c_int64,
+        c_float,
+        c_int64,
+        POINTER(CTail),
+        c_void_p,
+        c_void_p,
+        POINTER(c_int64),
     ),
 }
 """Name: result, arguments."""

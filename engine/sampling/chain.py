@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.native.shortlist import MOST_WANTED, Tail
 from engine.sampling.breakers import Breakers
 from engine.sampling.candidates import BOUND, MAX_CANDIDATES, Candidates, Ids, Logits
 from engine.sampling.dry import Dry
@@ -67,6 +68,8 @@ class Chain:
     within: float
     candidates: tuple[OnCandidates, ...]
     greedy: bool
+    tail: Tail | None = None
+    """The same as `candidates` and `within`, where they come to no more than that."""
 
     def narrow(self, candidates: Candidates, tokens: Sequence[int]) -> Candidates:
         """What the steps behind the cut leave of the candidates."""
@@ -102,7 +105,20 @@ def compile_chain(params: SamplingParams, breakers: Breakers | None = None) -> C
         cut = min(cut, first.count or cut)
         within = within if first.within is None else min(within, first.within)
     biases = Biases.of(params.logit_bias) if params.logit_bias else None
-    return Chain(biases, tuple(vocabulary), cut, within, tuple(stage.step for stage in stages), greedy)
+    steps = tuple(stage.step for stage in stages)
+    tail = None if greedy or cut > MOST_WANTED else _tail(stages, within)
+    return Chain(biases, tuple(vocabulary), cut, within, steps, greedy, tail)
+
+
+def _tail(stages: Sequence["_Stage"], within: float) -> Tail | None:
+    """The stages behind the cut as a tail, if each of them is in it and none comes out of turn."""
+    found = {} if within == np.inf else {"distance": within}
+    places = tuple(Tail.__dataclass_fields__)
+    for stage in stages:
+        if stage.tail is None or any(places.index(stage.tail[0]) <= places.index(name) for name in found):
+            return None
+        found[stage.tail[0]] = stage.tail[1]
+    return Tail(**found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +133,8 @@ class _Stage:
     count: int = 0
     within: float | None = None
     decides: bool = False
+    tail: tuple[str, float] | None = None
+    """The field of `Tail` that says the same, and its value."""
 
 
 def _active(params: SamplingParams) -> Iterator[_Stage]:
@@ -135,18 +153,24 @@ def _active(params: SamplingParams) -> Iterator[_Stage]:
             yield _Stage(name, _without_tokens(top_k(1)), decides=True)
             return
         else:
-            for step in _steps(name, params):
-                yield _Stage(name, _without_tokens(step))
+            steps = list(_steps(name, params))
+            alone = name is Sampler.TEMPERATURE and len(steps) == 1 and not _reshapes(params)
+            tail = ("temperature", params.temperature) if alone else None
+            for step in steps:
+                yield _Stage(name, _without_tokens(step), tail=tail)
 
 
 def _top_p_and_min_p(params: SamplingParams) -> Iterator[_Stage]:
     p = params.min_p
     if params.top_p < 1:
-        yield _Stage(Sampler.TOP_P, _without_tokens(top_p(params.top_p)))
+        tail = ("top_p", params.top_p)
+        yield _Stage(Sampler.TOP_P, _without_tokens(top_p(params.top_p)), tail=tail)
     elif p <= 0 < params.adaptive_target:
         p = _ADAPTIVE_MIN_P
     if p > 0:
-        yield _Stage(Sampler.TOP_P, _without_tokens(min_p(p)), within=float(min_p_distance(p)))
+        distance = float(min_p_distance(p))
+        tail = ("distance", distance)
+        yield _Stage(Sampler.TOP_P, _without_tokens(min_p(p)), within=distance, tail=tail)
 
 
 def _steps(name: Sampler, params: SamplingParams) -> Iterator[Step]:
@@ -167,6 +191,11 @@ def _steps(name: Sampler, params: SamplingParams) -> Iterator[Step]:
             yield smoothing(params.smoothing_factor, params.smoothing_curve)
         if params.nsigma > 0 and not plain:
             yield nsigma(params.nsigma)
+
+
+def _reshapes(params: SamplingParams) -> bool:
+    """Whether more than a division happens to logits at the temperature."""
+    return params.dynatemp_range != 0 or params.smoothing_factor > 0 or params.nsigma > 0
 
 
 def _without_tokens(step: Step) -> OnCandidates:

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from engine.native.shortlist import MOST_WANTED, Tail, draw, shortlist
 from engine.sampling.bitmask import unpack
 from engine.sampling.candidates import BOUND, Candidates, Ids, Logits
 from engine.sampling.vocabulary_logits import Shortlist, VocabularyLogits
@@ -14,30 +15,33 @@ class HostLogits(VocabularyLogits):
     """In numpy, whose calls cost less than torch's for a single row.
 
     `scratch`, float32 [vocab], is borrowed for a copy and for passing results: a new array of this size
-    costs more time than what is done with it.
+    costs more time than what is done with it. `checked`: the values are known to be those of a sound model.
     """
 
-    def __init__(self, values: Logits, scratch: Logits) -> None:
-        self._values = values
+    def __init__(self, values: Logits, scratch: Logits, *, checked: bool = False) -> None:
+        self._raw = values
         self._scratch = scratch
+        self._checked = checked
 
-    @classmethod
-    def of(cls, values: Logits, scratch: Logits) -> "HostLogits":
-        """A model's row, which is left alone."""
-        highest = values.max(initial=-np.inf)
-        if not highest <= BOUND:
-            values = np.nan_to_num(values, nan=-BOUND, posinf=BOUND, neginf=-np.inf).clip(max=BOUND)
-        return cls(values, scratch)
+    @property
+    def _values(self) -> Logits:
+        """The values, of which a damaged model's are put right at their first use."""
+        if not self._checked:
+            if not self._raw.max(initial=-np.inf) <= BOUND:
+                sound = np.nan_to_num(self._raw, nan=-BOUND, posinf=BOUND, neginf=-np.inf)
+                self._raw = sound.clip(max=BOUND)
+            self._checked = True
+        return self._raw
 
     @property
     def vocab_size(self) -> int:
         """How many tokens there are."""
-        return len(self._values)
+        return len(self._raw)
 
     def copy(self) -> "HostLogits":
         """In the scratch memory."""
         np.copyto(self._scratch, self._values)
-        return HostLogits(self._scratch, self._scratch)
+        return HostLogits(self._scratch, self._scratch, checked=True)
 
     def add(self, ids: Ids, amounts: Logits) -> None:
         """See `VocabularyLogits.add`."""
@@ -60,6 +64,11 @@ class HostLogits(VocabularyLogits):
         found = self._best(count, within)
         return lambda: found
 
+    def draw(self, count: int, tail: Tail, u: float) -> tuple[Candidates, int] | None:
+        """See `VocabularyLogits.draw`; by the compiled library, in one call."""
+        drawn = draw(self._raw, BOUND, count, tail, u)
+        return None if drawn is None else (Candidates(drawn[0], drawn[1]), drawn[2])
+
     def take(self, ids: Ids) -> Logits:
         """See `VocabularyLogits.take`."""
         return self._values[ids]
@@ -73,12 +82,17 @@ class HostLogits(VocabularyLogits):
         return float(highest) + float(np.log(odds.sum(dtype=np.float64)))
 
     def _best(self, count: int, within: float) -> Candidates | None:
+        near = within < np.inf
+        if count <= MOST_WANTED and not near:
+            # One pass over memory that is cold after the model's work, in which the check is included.
+            listed = shortlist(self._raw, BOUND, count)
+            if listed is not None:
+                return Candidates(*listed) if len(listed[0]) else None
         values = self._values
         if count == 1:
             place = int(values.argmax())
             best = values[place : place + 1]
             return Candidates(np.array([place]), best.copy()) if best[0] > -np.inf else None
-        near = within < np.inf
         floor = float(values.max() - np.float32(within)) if near else _lower_bound(values, count)
         ids = np.flatnonzero(values >= max(floor, _LOWEST))
         if not len(ids):

@@ -67,26 +67,21 @@ class Sampler:
 
         A request may have one row only. No row depends on the others.
         """
-        # Extreme settings and damaged models make infinities, which every step knows how to take.
-        with np.errstate(all="ignore"):
-            sequences = [self._sequences[row.request_id] for row in rows]
-            raws = list(self._rows(logits))
-            begun = [
-                sequence.begin(raw, row) for sequence, raw, row in zip(sequences, raws, rows, strict=True)
-            ]
-            return [
-                sequence.draw(raw, select())
-                for sequence, raw, select in zip(sequences, raws, begun, strict=True)
-            ]
+        sequences = [self._sequences[row.request_id] for row in rows]
+        raws = list(self._rows(logits))
+        begun = [sequence.begin(raw, row) for sequence, raw, row in zip(sequences, raws, rows, strict=True)]
+        return [
+            sequence.draw(raw, select()) for sequence, raw, select in zip(sequences, raws, begun, strict=True)
+        ]
 
     def _rows(self, logits: torch.Tensor) -> Iterator[VocabularyLogits]:
-        if logits.device.type != "cpu":
+        if not logits.is_cpu:
             yield from map(DeviceLogits.of, logits)
             return
         if len(self._scratch) != logits.shape[1]:
             self._scratch = np.empty(logits.shape[1], np.float32)
         for values in logits.numpy():
-            yield HostLogits.of(values, self._scratch)
+            yield HostLogits(values, self._scratch)
 
     def _breakers_of(self, params: SamplingParams) -> Breakers | None:
         if not uses_dry(params) or not params.dry_sequence_breakers:

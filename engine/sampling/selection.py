@@ -39,12 +39,27 @@ class Selector:
 
     def __init__(self, params: SamplingParams, seed: int) -> None:
         self._random = MersenneTwister(seed)
+        self._unused: float | None = None
         self.mirostat = Mirostat(params) if uses_mirostat(params) else None
         plain = self.mirostat is None
         self._adaptive = AdaptiveP(params) if plain and params.adaptive_target > 0 else None
         excludes = plain and params.xtc_probability > 0 and params.xtc_threshold <= _MAX_XTC_THRESHOLD
         self._xtc_probability = params.xtc_probability if excludes else 0.0
         self._xtc = exclude_top_choices(params.xtc_threshold)
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but a random number chooses."""
+        return self.mirostat is None and self._adaptive is None and self._xtc_probability <= 0
+
+    def uniform(self) -> float:
+        """The next random number, in [0, 1)."""
+        u, self._unused = self._unused, None
+        return self._random.uniform() if u is None else u
+
+    def put_back(self, u: float) -> None:
+        """Let a number that was not needed be the next one again."""
+        self._unused = u
 
     def select(self, candidates: Candidates, raw: VocabularyLogits) -> Selection:
         """One of the candidates; `raw` holds the model's own logits."""
@@ -55,7 +70,7 @@ class Selector:
             candidates = self._xtc(candidates)
         if self._adaptive is not None:
             candidates = self._adaptive.reshape(candidates)
-        selection = Selection(candidates, _draw(candidates, self._random.uniform()))
+        selection = Selection(candidates, _draw(candidates, self.uniform()))
         if self.mirostat is not None:
             self.mirostat.learn(candidates, selection.index)
         if self._adaptive is not None:

@@ -14,7 +14,11 @@ from engine.sampling.random import fresh_seed
 from engine.sampling.row import Draw, Row
 from engine.sampling.selection import Selection, Selector
 from engine.sampling.vocabulary_logits import Shortlist, VocabularyLogits
-from engine.types import GenerationRequest
+from engine.types import GenerationRequest, TokenLogprob
+
+_in_silence = np.errstate(all="ignore")
+"""Extreme settings and damaged models make infinities, which every step knows how to take. Entered only where
+numpy computes: entering takes a good part of a usual draw's time."""
 
 
 class SequenceSampler:
@@ -52,22 +56,38 @@ class SequenceSampler:
         """
         if row.forced is not None:
             return partial(_certain, row.forced)
-        return partial(self._select, raw, row, self._shortlist(raw, row))
+        logits = self._changed(raw, row)
+        if self._chain.tail is not None and self.selector.plain:
+            u = self.selector.uniform()
+            drawn = logits.draw(self._chain.cut, self._chain.tail, u)
+            if drawn is not None:
+                return partial(Selection, *drawn)
+            self.selector.put_back(u)
+        return partial(self._select, raw, row, self._shortlist(logits))
 
     def draw(self, raw: VocabularyLogits, selection: Selection) -> Draw:
         """What the engine gets for a selection: its token, and the logarithms that the request asks for."""
         token, count = selection.token, self._logprobs
         if count is None:
             return Draw(token)
-        if self._final_logprobs:
-            return Draw(token, final_logprobs(selection, count, self._piece))
-        return Draw(token, model_logprobs(raw, token, count, self._piece))
+        return Draw(token, self._told(raw, selection, count))
 
-    def _shortlist(self, raw: VocabularyLogits, row: Row) -> Shortlist:
+    @_in_silence
+    def _told(self, raw: VocabularyLogits, selection: Selection, count: int) -> TokenLogprob:
+        if self._final_logprobs:
+            return final_logprobs(selection, count, self._piece)
+        return model_logprobs(raw, selection.token, count, self._piece)
+
+    def _changed(self, raw: VocabularyLogits, row: Row) -> VocabularyLogits:
+        """The logits behind biases, bans, the mask and what else changes all of them."""
         chain, banned = self._chain, self._banned_ids(row)
-        logits = raw
-        if chain.biases is not None or len(banned) or row.allowed is not None or chain.vocabulary:
-            logits = raw.copy()
+        if chain.biases is None and not len(banned) and row.allowed is None and not chain.vocabulary:
+            return raw
+        return self._change(raw, row, banned)
+
+    @_in_silence
+    def _change(self, raw: VocabularyLogits, row: Row, banned: Ids) -> VocabularyLogits:
+        chain, logits = self._chain, raw.copy()
         if chain.biases is not None:
             logits.add(chain.biases.ids, chain.biases.amounts)
         if len(banned):
@@ -76,8 +96,13 @@ class SequenceSampler:
             logits.restrict(row.allowed)
         for change in chain.vocabulary:
             change(logits, row.tokens)
-        return logits.best(chain.cut, chain.within)
+        return logits
 
+    @_in_silence
+    def _shortlist(self, logits: VocabularyLogits) -> Shortlist:
+        return logits.best(self._chain.cut, self._chain.within)
+
+    @_in_silence
     def _select(self, raw: VocabularyLogits, row: Row, shortlist: Shortlist) -> Selection:
         candidates = shortlist()
         if candidates is None:

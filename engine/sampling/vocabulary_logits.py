@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from engine.native.shortlist import Tail
 from engine.sampling.candidates import Candidates, Ids, Logits
 
 Shortlist = Callable[[], Candidates | None]
@@ -51,6 +52,13 @@ class VocabularyLogits(ABC):
     @abstractmethod
     def best(self, count: int, within: float = np.inf) -> Shortlist:
         """The `count` >= 1 largest, of which only those at most `within` below the largest."""
+
+    def draw(self, count: int, tail: Tail, u: float) -> tuple[Candidates, int] | None:
+        """The `count` best behind the tail, and which of them the random number u in [0, 1) draws.
+
+        None where that cannot be had at once: then the chain goes step by step.
+        """
+        return None
 
     @abstractmethod
     def take(self, ids: Ids) -> Logits:

@@ -17,7 +17,7 @@ from engine.types import GenerationRequest, SamplingParams, TokenPrompt
 def host(values: Any) -> HostLogits:
     """A model's row, with memory of its own to work in."""
     array = np.array(values, np.float32)
-    return HostLogits.of(array, np.empty_like(array))
+    return HostLogits(array, np.empty_like(array))
 
 
 def candidates_of(logits: Any) -> Candidates:
@@ -42,7 +42,6 @@ def selected(
     sampler: SequenceSampler, raw: VocabularyLogits, tokens: Sequence[int], row: Row | None = None
 ) -> tuple[int, dict[int, float]]:
     """The token drawn, and the probabilities behind all samplers."""
-    with np.errstate(all="ignore"):
-        selection = sampler.begin(raw, Row("x", tokens) if row is None else row)()
+    selection = sampler.begin(raw, Row("x", tokens) if row is None else row)()
     found = selection.candidates
     return selection.token, dict(zip(found.ids.tolist(), found.probabilities().tolist(), strict=True))
