@@ -90,7 +90,7 @@ class Output:
             return self._last(end, FinishReason.EOS)
         if found is not None or token in self._stop_ids:
             return self._last(end, FinishReason.STOP)
-        verdict = self._decided(len(self._recent) - self._undecided())
+        verdict = self._decided(self._whole_tokens(len(self._recent) - self._undecided()))
         self._forget_sent()
         return verdict
 
@@ -148,6 +148,12 @@ class Output:
         self._recent = self._recent[: removed[-1].start]
         self._detokenizer.restore(removed[-1].before)
         return len(removed)
+
+    def _whole_tokens(self, end: int) -> int:
+        """`end`, or the start of the token that lies across it, where tokens may have to go back."""
+        if not self._phrases:
+            return end
+        return min((held.start for held in self._held if held.end > end), default=end)
 
     def _find_stop(self) -> int | None:
         """Where the first stop string begins, if there is one."""

@@ -208,6 +208,28 @@ def test_only_the_tokens_that_hold_the_phrase_go(gpt2_tokenizer: Tokenizer) -> N
     assert push(out, tokens(gpt2_tokenizer, "bud")) == ("bud", None)
 
 
+def test_a_token_that_may_go_back_is_held_as_a_whole(gpt2_tokenizer: Tokenizer) -> None:
+    (the,) = gpt2_tokenizer.encode(" the")
+    out = output(gpt2_tokenizer, banned_phrases=("hex",))
+    # "he" may begin the phrase, and " t" would go with it
+    verdicts = [
+        out.push(token) for token in [the, *tokens(gpt2_tokenizer, "x"), the, *tokens(gpt2_tokenizer, "y")]
+    ]
+    assert [(verdict.text, verdict.rewind) for verdict in verdicts] == [
+        ("", 0),
+        ("", 2),
+        ("", 0),
+        (" they", 0),
+    ]
+
+
+def test_a_broken_character_goes_back_with_the_token_that_broke_it(gpt2_tokenizer: Tokenizer) -> None:
+    by_piece = {gpt2_tokenizer.piece(token): token for token in range(gpt2_tokenizer.vocab_size)}
+    out = output(gpt2_tokenizer, banned_phrases=("ab",))
+    verdicts = [out.push(by_piece[piece]) for piece in (b"\xc3", b"a", b"b", b"\xa9")]
+    assert [(verdict.text, verdict.rewind) for verdict in verdicts] == [("", 0), ("", 0), ("", 2), ("é", 0)]
+
+
 def test_a_phrase_is_seen_before_the_stop_string_that_it_ends_with(gpt2_tokenizer: Tokenizer) -> None:
     out = output(gpt2_tokenizer, "d", banned_phrases=("bad",))
     assert [out.push(token).rewind for token in tokens(gpt2_tokenizer, "bad")] == [0, 0, 3]
