@@ -38,16 +38,18 @@ class ChatCall:
     """One turn that is asked for.
 
     `messages` have OpenAI's shape: `role`, `content` (text), and where it applies `tool_calls`,
-    `tool_call_id`, `name`. `grammar` binds the reply, `tools` aside. `continue_last`: a last message of the
-    assistant is gone on with. `adapter`: tags of the client's own, instead of the model's template.
-    `split_reasoning`: thoughts are reported apart from the answer. `reasoning_effort` (`none`, `minimal`,
-    `low`, `medium`, `high`, or nothing) and `thinking_budget` (tokens) bound them.
+    `tool_call_id`, `name`, and past thoughts as `reasoning_content`. `parallel_tool_calls`: whether a reply
+    may hold several calls; None lets it where it may call, and not where it must: small models would not
+    stop. `grammar` binds the reply, `tools` aside. `continue_last`: a last message of the assistant is gone
+    on with. `adapter`: tags of the client's own, instead of the model's template. `split_reasoning`: thoughts
+    are reported apart from the answer. `reasoning_effort` (`none`, `minimal`, `low`, `medium`, `high`, or
+    nothing) and `thinking_budget` (tokens) bound them.
     """
 
     messages: tuple[Mapping[str, Any], ...]
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice = ToolChoice()
-    parallel_tool_calls: bool = True
+    parallel_tool_calls: bool | None = None
     grammar: Grammar | None = None
     continue_last: bool = True
     template_args: Mapping[str, Any] = field(default_factory=dict)

@@ -129,6 +129,8 @@ class ChatPlanner:
         required = bool(tools) and (call.tool_choice.mode is ToolMode.REQUIRED or named is not None)
         if required and call.grammar is not None:
             raise RequestError("a response format and a tool that must be called exclude each other")
+        several = not required if call.parallel_tool_calls is None else call.parallel_tool_calls
+        call = replace(call, parallel_tool_calls=several)
 
         adapter = self._adapter if call.adapter is None else Adapter.from_mapping(call.adapter)
         bound = required or (call.grammar is not None and not tools)
@@ -153,9 +155,7 @@ class ChatPlanner:
         chosen = [tool for tool in tools if named in (None, tool.name)]
         grammar: Grammar | None = call.grammar
         if tools:
-            grammar = format.grammar(
-                chosen, required=required, several=call.parallel_tool_calls and named is None
-            )
+            grammar = format.grammar(chosen, required=required, several=several and named is None)
         special = bool(tools) or self._thinks
         request = replace(
             base,
@@ -203,7 +203,7 @@ class ChatPlanner:
             return None
         messages: Messages = call.messages
         if self._format is None:
-            told = describe_tools(tools, call.parallel_tool_calls) if tools else ""
+            told = describe_tools(tools, call.parallel_tool_calls is not False) if tools else ""
             messages = write_tools(messages, told, keep_results=False)
         elif self._short_ids:
             messages = shorten_ids(messages)
@@ -224,7 +224,7 @@ class ChatPlanner:
     def _from_adapter(adapter: Adapter, call: ChatCall, tools: tuple[Tool, ...]) -> str:
         messages: Messages = call.messages
         if tools:
-            told = describe_tools(tools, call.parallel_tool_calls)
+            told = describe_tools(tools, call.parallel_tool_calls is not False)
             messages = write_tools(messages, told, keep_results=True)
         return adapter.prompt(messages, call.continue_last)
 

@@ -33,7 +33,7 @@ def chat_call(body: ConversationBody) -> ChatCall:
         messages=to_messages(body.system, body.messages),
         tools=tuple(Tool(tool.name, tool.description, tool.input_schema) for tool in body.tools),
         tool_choice=ToolChoice() if choice is None else ToolChoice(MODES[choice.type], _named(body)),
-        parallel_tool_calls=choice is None or not choice.disable_parallel_tool_use,
+        parallel_tool_calls=False if choice is not None and choice.disable_parallel_tool_use else None,
         grammar=None if output.format is None else JsonGrammar(json.dumps(output.format.json_schema)),
         reasoning_effort="none" if thinking is None else effort,
         thinking_budget=budget,

@@ -137,7 +137,9 @@ class ChatBody(SharedBody):
         [], "functions the model may call"
     )
     tool_choice: str | dict[str, Any] | None = field(None, "none, auto, required, or one function")
-    parallel_tool_calls: Truth = field(True, "let a reply call several tools")
+    parallel_tool_calls: Truth | None = field(
+        None, "let a reply call several tools; unset, it may where it need not call any"
+    )
     logprobs: Count | None = field(None, "true: report the probabilities of the tokens")
     top_logprobs: Count | None = field(
         None, "so many alternatives reported for each token; unset: 0, and 10 with a genkey", least=0, most=20

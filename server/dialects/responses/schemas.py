@@ -99,7 +99,9 @@ class ResponsesBody(GenerationFields):
     tool_choice: Literal["none", "auto", "required"] | ToolChoiceBody = field(
         "auto", "whether one of them must be called, and which"
     )
-    parallel_tool_calls: Truth = field(True, "whether one reply may hold several calls")
+    parallel_tool_calls: Truth | None = field(
+        None, "let a reply call several tools; unset, it may where it need not call any"
+    )
     text: TextBody = field(TextBody(), "form of the reply's text")
     reasoning: ReasoningBody = field(ReasoningBody(), "how much the model thinks before it answers")
     top_logprobs: Natural | None = field(

@@ -83,6 +83,9 @@ def test_without_tools_nothing_is_looked_for(mode: ToolMode) -> None:
 def test_required_and_named_tools() -> None:
     required = tags_of(plan(with_tools(ToolMode.REQUIRED), templates.QWEN_3))
     assert (required.required, len(required.tags)) == (True, 2)
+    assert not required.several
+    several = with_tools(ToolMode.REQUIRED, parallel_tool_calls=True)
+    assert tags_of(plan(several, templates.QWEN_3)).several
     named = tags_of(plan(with_tools(ToolMode.REQUIRED, "now"), templates.QWEN_3))
     assert (named.required, named.several) == (True, False)
     [tag] = named.tags

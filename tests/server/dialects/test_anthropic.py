@@ -204,10 +204,10 @@ def test_tool_choices(choice: Any, expected: ToolChoice) -> None:
     made = call(tools=[TOOL], tool_choice=choice)
     assert made.tool_choice == expected
     assert made.tools == (Tool("look", "Looks.", {"type": "object"}),)
-    assert made.parallel_tool_calls
+    assert made.parallel_tool_calls is None
     if choice is not None:
         alone = call(tools=[TOOL], tool_choice=choice | {"disable_parallel_tool_use": True})
-        assert not alone.parallel_tool_calls
+        assert alone.parallel_tool_calls is False
 
 
 def test_a_choice_of_one_tool_must_name_it() -> None:
