@@ -31,7 +31,6 @@ from engine.scheduler import Chunk, Plan, Scheduler
 from engine.sequence import Sequence
 from engine.theta import ThetaFactors
 from engine.tokenizer import Tokenizer
-from engine.tokenizer.piece_index import PieceIndex
 from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt, Usage
 
 
@@ -61,8 +60,7 @@ class Engine:
         )
         self._batches = BatchBuilder(config.block_size, device)
         self._runner = ModelRunner(model, cache)
-        self._pieces = PieceIndex(tokenizer)
-        self._sampler = Sampler(tokenizer, self._pieces)
+        self._sampler = Sampler(tokenizer)
         self._compiler = GrammarCompiler(tokenizer)
         self._generations: dict[str, Generation] = {}
         self._decided: list[Event] = []

@@ -22,6 +22,7 @@ from server.dialects.responses.routes import responses_routes
 from server.logs import OnceLog
 from server.middleware.crashes import CrashBoundary
 from server.middleware.headers import KoboldHeaders
+from server.middleware.lingering import LingeringClose
 from server.middleware.paths import KnownPaths
 from server.middleware.request_id import RequestId
 from server.openapi import add_description
@@ -68,6 +69,7 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
         openapi_url=None,
         middleware=[
             Middleware(RequestId),
+            Middleware(LingeringClose),
             Middleware(KoboldHeaders),
             Middleware(CrashBoundary),
             Middleware(KnownPaths, endpoints=[*endpoints, "/openapi.json"]),

@@ -9,7 +9,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.middleware.lingering import LingeringClose
 from server.wire.replies import error_reply
 
 # `*` does not cover Authorization in browsers, hence the names.
@@ -52,4 +51,4 @@ class KoboldHeaders:
                 answer = HTMLResponse(headers={"content-type": "text/html"})
             case method:
                 answer = error_reply(501, f"Unsupported method ({method!r})", "not_implemented")
-        await LingeringClose(answer)(scope, receive, send_with_headers)
+        await answer(scope, receive, send_with_headers)

@@ -8,6 +8,9 @@ import ollama
 import openai
 import pytest
 
+from server.dialects.ollama.embeddings import EMBED_IGNORED, EMBEDDINGS_IGNORED, EmbedBody, EmbeddingsBody
+from server.dialects.openai.embeddings import IGNORED, EmbeddingBody
+from tests.server.dialects.fields import check_lists
 from tests.server.live import LiveServer
 
 TEXTS = ["The cat sat on the mat.", "A kitten sits on a rug.", "Interest rates rose by half a percent."]
@@ -73,3 +76,15 @@ def test_a_long_input_is_cut_or_refused(server: LiveServer) -> None:
     refused = server.post("/v1/embeddings", {"input": text, "truncate": False})
     assert refused.status == 400
     assert "2048" in refused.json["detail"]["msg"]
+
+
+@pytest.mark.parametrize(
+    ("model", "mapped", "ignored"),
+    [
+        (EmbeddingBody, {"input", "encoding_format", "pooling", "truncate"}, IGNORED),
+        (EmbedBody, {"input", "truncate"}, EMBED_IGNORED),
+        (EmbeddingsBody, {"prompt"}, EMBEDDINGS_IGNORED),
+    ],
+)
+def test_every_field_is_mapped_or_listed(model: Any, mapped: set[str], ignored: dict[str, str]) -> None:
+    check_lists(model, mapped, ignored)

@@ -16,10 +16,12 @@ from server.dialects.anthropic.schemas import NOT_YET, ConversationBody, Message
 from server.logs import OnceLog
 from server.service import GenerationService, Origin
 from server.settings import Settings
+from server.wire.batches import whole, written
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import EVENTS, JSON, body_of, failures_of
 from server.wire.names import model_name
+from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import EventStream, typed_event
@@ -56,11 +58,11 @@ def anthropic_routes(
             thinking=convert.shows_thinking(body),
             stops=base.stop if plan.request.stop == base.stop else (),
         )
-        origin = Origin(request.client.host if request.client is not None else "", body.genkey)
+        origin = origin_of(request, body.genkey)
         events = _events(service, plan, origin, answer)
         if body.stream:
-            return EventStream(_pieces(events))
-        return JsonReply(await unless_gone(request.receive, _whole(events, answer)))
+            return EventStream(written(events, typed_event))
+        return JsonReply(await unless_gone(request.receive, whole(events, answer.whole)))
 
     @router.post("/v1/messages/count_tokens", dependencies=with_key, openapi_extra=body_of(ConversationBody))
     async def count_tokens(request: Request) -> JsonReply:
@@ -84,16 +86,3 @@ async def _events(
         yield answer.opening(len(prompt))
         async for event in news:
             yield [told for delta in reader.push(event) for told in answer.events(delta, event.finish)]
-
-
-async def _pieces(events: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(events):
-        async for told in events:
-            yield b"".join(typed_event(event) for event in told)
-
-
-async def _whole(events: AsyncGenerator[list[Event], None], answer: Answer) -> Event:
-    async with aclosing(events):
-        async for _ in events:
-            pass
-    return answer.whole()

@@ -25,6 +25,7 @@ from server.settings import Settings
 from server.wire.body import read_model, read_object
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import EVENTS, ErrorBody, body_of, failures_of
+from server.wire.origin import origin_of
 from server.wire.replies import HttpError, JsonReply
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import EventStream, named_event
@@ -58,14 +59,14 @@ def kobold_routes(
 
     async def read_request(request: Request) -> tuple[GenerationRequest, Origin]:
         body = await read_model(request, GenerateBody, limit)
-        return to_request(body), Origin(_address(request), body.genkey)
+        return to_request(body), origin_of(request, body.genkey)
 
     async def read_origin(request: Request) -> Origin:
         try:
             key = KeyBody.model_validate(await read_object(request, limit)).genkey
         except (HttpError, ValidationError):
             key = ""  # clients abort without a body, or with any
-        return Origin(_address(request), key)
+        return origin_of(request, key)
 
     @router.post("/api/v1/generate", dependencies=with_key, openapi_extra=body_of(GenerateBody))
     async def generate(request: Request) -> JsonReply:
@@ -101,7 +102,7 @@ def kobold_routes(
         """
         body = await read_model(request, BasicBody, limit)
         wanted = to_request(body.model_copy(update={"prompt": body.text, "max_length": body.max}))
-        origin = Origin(_address(request), body.genkey)
+        origin = origin_of(request, body.genkey)
         replies = await unless_gone(request.receive, service.generate(wanted, origin=origin))
         return JsonReply(convert.basic_reply(replies[0]))
 
@@ -116,7 +117,7 @@ def kobold_routes(
     @router.get("/api/extra/generate/check", dependencies=with_key)
     async def check_keyless(request: Request) -> JsonReply:
         """The text of the caller's generation without a genkey."""
-        return JsonReply(convert.check_reply(service.said_so_far(Origin(_address(request)))))
+        return JsonReply(convert.check_reply(service.said_so_far(origin_of(request))))
 
     @router.post("/api/extra/last_logprobs", dependencies=with_key, openapi_extra=which)
     async def last_logprobs(request: Request) -> JsonReply:
@@ -129,7 +130,7 @@ def kobold_routes(
     @router.get("/api/extra/last_logprobs", dependencies=with_key)
     async def last_logprobs_keyless(request: Request) -> JsonReply:
         """The token probabilities of the caller's generation without a genkey."""
-        return JsonReply(convert.logprobs_reply(service.said_so_far(Origin(_address(request)))))
+        return JsonReply(convert.logprobs_reply(service.said_so_far(origin_of(request))))
 
     @router.post("/api/extra/abort", dependencies=with_key, openapi_extra=which)
     async def abort(request: Request) -> JsonReply:
@@ -153,7 +154,3 @@ async def _pieces(
         async for event in events:
             piece = convert.from_event(event)
             yield named_event(piece) if piece is not None else b""
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client is not None else ""

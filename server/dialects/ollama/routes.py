@@ -30,9 +30,11 @@ from server.dialects.ollama.stream import LineStream, line
 from server.logs import OnceLog
 from server.service import GenerationService, Origin
 from server.settings import Settings
+from server.wire.batches import whole, written
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import JSON, LINES, body_of, failures_of
+from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
 
@@ -123,11 +125,11 @@ def ollama_routes(
         request: Request, body: SharedBody, wanted: GenerationRequest, reader: Reader, answer: Answer
     ) -> Response:
         log.tell(asked_in_vain(body.options, NOT_YET))
-        origin = Origin(request.client.host if request.client is not None else "", body.options.genkey)
+        origin = origin_of(request, body.options.genkey)
         lines = _lines(service, wanted, origin, reader, answer)
         if body.stream:
-            return LineStream(_pieces(lines))
-        return JsonReply(await unless_gone(request.receive, _whole(lines, answer)))
+            return LineStream(written(lines, line))
+        return JsonReply(await unless_gone(request.receive, whole(lines, answer.whole)))
 
     add_embedding_routes(router, service, settings, guard)
     return router
@@ -148,16 +150,3 @@ async def _lines(
         async for event in news:
             answer.made(event.token_ids)
             yield [told for delta in reader.push(event) for told in answer.lines(delta)]
-
-
-async def _pieces(lines: AsyncGenerator[list[Line], None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(lines):
-        async for told in lines:
-            yield b"".join(line(content) for content in told)
-
-
-async def _whole(lines: AsyncGenerator[list[Line], None], answer: Answer) -> Line:
-    async with aclosing(lines):
-        async for _ in lines:
-            pass
-    return answer.whole()

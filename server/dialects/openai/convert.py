@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from engine.errors import RequestError
@@ -22,7 +21,6 @@ from server.chat.call import ChatCall, Tool, ToolChoice, ToolMode
 from server.chat.placeholders import fill_placeholders
 from server.dialects.openai.schemas import ChatBody, ChatMessage, CompletionBody, SharedBody, ToolBody
 from server.wire import generation_fields
-from server.wire.generation_fields import STOP_STRINGS
 from server.wire.names import model_name
 
 DEFAULT_LENGTH = 180
@@ -44,25 +42,27 @@ def completion_requests(
 ) -> list[GenerationRequest]:
     """One request for each prompt; `body.n` is for the caller. `adapter`: the tags of placeholders."""
     fallback = DEFAULT_LENGTH if default_length is None else default_length
+    grammar = _grammar(body)
     requests = []
-    for index, prompt in enumerate(body.prompt):
+    for index, given in enumerate(body.prompt):
+        stop = _stop(body)
+        prompt: Prompt
+        if not isinstance(given, str):
+            prompt = TokenPrompt(given)
+        elif body.replace_instruct_placeholders:
+            filled = fill_placeholders(adapter, given, body.memory, stop)
+            prompt, stop = TextPrompt(filled.prompt, filled.memory), filled.stop
+        else:
+            prompt = TextPrompt(given, body.memory)
         name = f"{request_id}-{index}"
-        if not isinstance(prompt, str):
-            requests.append(_request(body, name, TokenPrompt(prompt), fallback, body.logprobs))
-            continue
-        text, memory, stop = prompt, body.memory, _stop(body)
-        if body.replace_instruct_placeholders:
-            filled = fill_placeholders(adapter, text, memory, stop)
-            text, memory, stop = filled.prompt, filled.memory, filled.stop
-        wanted = _request(body, name, TextPrompt(text, memory), fallback, body.logprobs)
-        requests.append(replace(wanted, stop=stop[:STOP_STRINGS]))
+        requests.append(_request(body, name, prompt, fallback, stop, body.logprobs, grammar))
     return requests
 
 
 def chat_request(body: ChatBody, request_id: str, default_length: int | None) -> GenerationRequest:
-    """The request for the next message, but for its prompt, which is made of `chat_call`."""
+    """The request for the next message, but for its prompt and grammar, which are made of `chat_call`."""
     fallback = DEFAULT_CHAT_LENGTH if default_length is None else default_length
-    return _request(body, request_id, TextPrompt(""), fallback, _alternatives(body))
+    return _request(body, request_id, TextPrompt(""), fallback, _stop(body), _alternatives(body))
 
 
 def chat_call(body: ChatBody) -> ChatCall:
@@ -120,7 +120,13 @@ def _grammar(body: SharedBody) -> Grammar | None:
 
 
 def _request(
-    body: SharedBody, request_id: str, prompt: Prompt, fallback: int, logprobs: int | None
+    body: SharedBody,
+    request_id: str,
+    prompt: Prompt,
+    fallback: int,
+    stop: tuple[str, ...],
+    logprobs: int | None,
+    grammar: Grammar | None = None,
 ) -> GenerationRequest:
     fields = body
     if body.mirostat_mode is not None:
@@ -130,10 +136,10 @@ def _request(
         request_id,
         prompt,
         max_tokens=_length(body, fallback),
-        stop=_stop(body),
+        stop=stop,
         seed=body.seed,
         logprobs=logprobs,
-        grammar=_grammar(body),
+        grammar=grammar,
     )
 
 

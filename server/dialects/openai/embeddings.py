@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BeforeValidator, Field
 
 from server.auth import KeyGuard
-from server.dialects.openai.schemas import TokenId
+from server.dialects.openai.schemas import TokenId, as_list
 from server.service import GenerationService, Vector
 from server.settings import Settings
 from server.wire.body import read_model
@@ -23,21 +23,12 @@ INPUTS_LIMIT = 2048
 """Most inputs of one request, as OpenAI's."""
 
 
-def _inputs(value: Any) -> Any:
-    """A list of inputs, whichever of the four forms was sent."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list) and value and all(type(item) is int for item in value):
-        return [value]
-    return value
-
-
 class EmbeddingBody(WireModel):
     """Body of `/v1/embeddings` and `/api/extra/embeddings`."""
 
     input: Annotated[
         tuple[str | tuple[TokenId, ...], ...],
-        BeforeValidator(_inputs),
+        BeforeValidator(as_list),
         Field(min_length=1, max_length=INPUTS_LIMIT, description="text, token ids, or a list of either"),
     ]
     encoding_format: Literal["float", "base64"] = field("float", "numbers, or their float32 bytes in base64")

@@ -33,6 +33,7 @@ from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import EVENTS, JSON, ErrorBody, body_of, failures_of
 from server.wire.names import model_name
+from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import DONE, EventStream, plain_event
@@ -80,9 +81,9 @@ def openai_routes(
             logprobs=body.logprobs is not None,
         )
         if body.stream:
-            return EventStream(_completion_pieces(service, requests, _origin(request, body), answer))
+            return EventStream(_completion_pieces(service, requests, origin_of(request, body.genkey), answer))
         replies = await unless_gone(
-            request.receive, service.generate(*requests, origin=_origin(request, body))
+            request.receive, service.generate(*requests, origin=origin_of(request, body.genkey))
         )
         return JsonReply(answer.whole(replies))
 
@@ -108,7 +109,7 @@ def openai_routes(
         requests = numbered(plan.request, body.n)
         readers = {one.request_id: plan.reader() for one in requests}
         answer = ChatAnswer(head(body, answer_id), logprobs=bool(body.logprobs))
-        pieces = _deltas(service, requests, _origin(request, body), readers)
+        pieces = _deltas(service, requests, origin_of(request, body.genkey), readers)
         if body.stream:
             return EventStream(_chat_pieces(pieces, answer))
         return JsonReply(await unless_gone(request.receive, _whole_chat(pieces, answer)))
@@ -124,10 +125,6 @@ def openai_routes(
 
     add_embedding_routes(router, service, settings, guard)
     return router
-
-
-def _origin(request: Request, body: SharedBody) -> Origin:
-    return Origin(request.client.host if request.client is not None else "", body.genkey)
 
 
 async def _completion_pieces(

@@ -54,8 +54,8 @@ def _unless_false(value: Any) -> Any:
     return None if value is False else value
 
 
-def _prompts(value: Any) -> Any:
-    """A list of prompts, whichever of the four forms was sent."""
+def as_list(value: Any) -> Any:
+    """A list of prompts or inputs, whichever of the four forms was sent."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value and all(type(item) is int for item in value):
@@ -68,7 +68,7 @@ class CompletionBody(SharedBody):
 
     prompt: Annotated[
         tuple[str | tuple[TokenId, ...], ...],
-        BeforeValidator(_prompts),
+        BeforeValidator(as_list),
         Field(min_length=1, max_length=CHOICES_LIMIT),
         WithJsonSchema(
             {

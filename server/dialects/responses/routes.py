@@ -20,10 +20,12 @@ from server.dialects.responses.store import ResponseStore, StoredResponse
 from server.logs import OnceLog
 from server.service import GenerationService, Origin
 from server.settings import Settings
+from server.wire.batches import whole, written
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import EVENTS, JSON, ErrorBody, body_of, failures_of
 from server.wire.names import model_name
+from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
 from server.wire.sse import EventStream, typed_event
@@ -59,13 +61,13 @@ def responses_routes(
         )
         base = convert.base_request(body, answer.id, settings.defaultgenamt)
         plan = await planner.plan(convert.chat_call(body, conversation), base, service.render_chat)
-        origin = Origin(request.client.host if request.client is not None else "", body.genkey)
+        origin = origin_of(request, body.genkey)
         events = _events(service, plan, origin, answer)
         if body.store:
             events = _stored(events, answer, conversation, store)
         if body.stream:
-            return EventStream(_pieces(events))
-        return JsonReply(await unless_gone(request.receive, _whole(events, answer)))
+            return EventStream(written(events, typed_event))
+        return JsonReply(await unless_gone(request.receive, whole(events, answer.whole)))
 
     @router.get("/v1/responses/{response_id}", dependencies=with_key)
     async def kept(response_id: str) -> JsonReply:
@@ -107,16 +109,3 @@ async def _stored(
             if answer.ended_well:
                 store.put(StoredResponse(answer.whole(), (*conversation, answer.message)))
             yield told
-
-
-async def _pieces(events: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(events):
-        async for told in events:
-            yield b"".join(typed_event(event) for event in told)
-
-
-async def _whole(events: AsyncGenerator[list[Event], None], answer: Answer) -> Event:
-    async with aclosing(events):
-        async for _ in events:
-            pass
-    return answer.whole()

@@ -1,19 +1,15 @@
+from pathlib import Path
+
 import pytest
 
 from engine.gguf import open_gguf
 from engine.grammar import GrammarCompiler
 from engine.tokenizer import Tokenizer
-from server.demo import DemoModelError
-from tests.support.models import smollm2_path
 
 
 @pytest.fixture(scope="session")
-def smollm2_tokenizer() -> Tokenizer:
-    try:
-        path = smollm2_path()
-    except DemoModelError as error:
-        pytest.skip(str(error))
-    with open_gguf(path) as file:
+def smollm2_tokenizer(smollm2: Path) -> Tokenizer:
+    with open_gguf(smollm2) as file:
         return Tokenizer.from_metadata(file.metadata)
 
 

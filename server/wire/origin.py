@@ -1,0 +1,10 @@
+"""Who a request comes from."""
+
+from fastapi import Request
+
+from server.service import Origin
+
+
+def origin_of(request: Request, genkey: str = "") -> Origin:
+    """The client's address, as far as the server sees it, and the name it gave the request."""
+    return Origin(request.client.host if request.client is not None else "", genkey)
