@@ -5,6 +5,7 @@
 #include "cpu.h"
 #include "packer.h"
 #include "shortlist.h"
+#include "strings.h"
 
 #define NKAT_API extern "C" __attribute__((visibility("default")))
 
@@ -13,7 +14,7 @@ using namespace nkat;
 namespace {
 
 struct Engine {
-  Engine(const Kernels& kernels, int threads) : kernels(kernels), context(threads) {}
+  Engine(const Kernels& kernels, int threads) : kernels(kernels), context(threads), packer(threads) {}
 
   const Kernels& kernels;
   Context context;
@@ -35,7 +36,7 @@ int guarded(Engine* engine, const Work& work) {
 }  // namespace
 
 // Number of this interface; Python refuses a library of another one.
-NKAT_API int nkat_version() { return 2; }
+NKAT_API int nkat_version() { return 3; }
 
 // What this processor offers, as `Feature` numbers it.
 NKAT_API unsigned nkat_features() { return features(); }
@@ -131,4 +132,9 @@ NKAT_API int64_t nkat_draw(const float* values, int64_t count, float limit, int6
                            int64_t* places, float* largest, int64_t* drawn) {
   const int64_t found = shortlist(values, count, limit, wanted, places, largest);
   return found < 1 ? found : draw(largest, found, *tail, drawn);
+}
+
+// Where the strings of a header lie, as strings.h has it.
+NKAT_API int64_t nkat_find_strings(const uint8_t* text, int64_t size, int64_t count, int64_t* starts, int64_t* ends) {
+  return find_strings(text, size, count, starts, ends);
 }

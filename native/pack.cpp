@@ -44,17 +44,6 @@ void six_bit_pairs(const uint8_t* s, Block& b) {
   }
 }
 
-void decode(FormatQ4_0, const uint8_t* in, Block& b) {
-  b.d = word(in);
-  low_then_high(in + 2, 16, b.q);
-}
-
-void decode(FormatQ4_1, const uint8_t* in, Block& b) {
-  b.d = word(in);
-  b.m = word(in + 2);
-  low_then_high(in + 4, 16, b.q);
-}
-
 void decode(FormatQ5_0, const uint8_t* in, Block& b) {
   b.d = word(in);
   low_then_high(in + 6, 16, b.q);
@@ -66,16 +55,6 @@ void decode(FormatQ5_1, const uint8_t* in, Block& b) {
   b.m = word(in + 2);
   low_then_high(in + 8, 16, b.q);
   fifth_bits(in + 4, b.q);
-}
-
-void decode(FormatQ8_0, const uint8_t* in, Block& b) {
-  b.d = word(in);
-  std::memcpy(b.q, in + 2, 32);
-}
-
-void decode(FormatIQ4_NL, const uint8_t* in, Block& b) {
-  b.d = word(in);
-  low_then_high(in + 2, 16, b.q);
 }
 
 void decode(FormatQ2_K, const uint8_t* in, Block& b) {
@@ -176,10 +155,30 @@ void cut_planes(const uint8_t (*w)[32], uint8_t* out) {
     }
 }
 
+// Nothing but integers of 4 or 8 bits behind one scale: the words of the file, four bytes each, are those of the planes.
+template <class F>
+constexpr bool keeps_words() {
+  if constexpr (is_float<F>) return false;
+  else return !F::two_level && (F::bits == 4 || F::bits == 8);
+}
+
+template <class F>
+void pack_words(const uint8_t* const* rows, int lanes, uint8_t* out) {
+  if (lanes < kLanes) std::memset(out, 0, F::record);
+  for (int r = 0; r < lanes; ++r) {
+    std::memcpy(out + 2 * r, rows[r], 2);
+    if (F::mins) std::memcpy(out + 2 * kLanes + 2 * r, rows[r] + 2, 2);
+    const uint8_t* words = rows[r] + F::file_bytes - 4 * F::bits;
+    for (int v = 0; v < F::bits; ++v) std::memcpy(out + F::planes_at + 4 * (v * kLanes + r), words + 4 * v, 4);
+  }
+}
+
 template <class F>
 void pack_record(const uint8_t* const* rows, int lanes, uint8_t* out) {
   if constexpr (is_float<F>) {
     for (int r = 0; r < lanes; ++r) std::memcpy(out + F::file_bytes * r, rows[r], F::file_bytes);
+  } else if constexpr (keeps_words<F>()) {
+    pack_words<F>(rows, lanes, out);
   } else {
     Block blocks[kLanes];
     if (lanes < kLanes) std::memset(static_cast<void*>(blocks), 0, sizeof blocks);
@@ -225,14 +224,14 @@ size_t panel_bytes(int type, int columns) {
   return bytes;
 }
 
-void pack_panels(const Weight& weight, const uint8_t* file, uint8_t* out) {
+void pack_panels(const Weight& weight, const uint8_t* file, uint8_t* panels, int first, int last) {
   const size_t row = row_bytes(weight.type, weight.columns);
   with_format(weight.type, [&](auto f) {
     using F = decltype(f);
     const int records = weight.columns / F::columns;
-    for (int panel = 0; panel < weight.panels(); ++panel) {
+    for (int panel = first; panel < last; ++panel) {
       const int lanes = weight.rows - panel * kLanes < kLanes ? weight.rows - panel * kLanes : kLanes;
-      uint8_t* to = out + panel * weight.panel_bytes;
+      uint8_t* to = panels + panel * weight.panel_bytes;
       for (int record = 0; record < records; ++record, to += F::record) {
         const uint8_t* rows[kLanes];
         for (int r = 0; r < lanes; ++r)

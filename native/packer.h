@@ -1,5 +1,5 @@
-// Packs matrices behind the back of the caller, who has other things to do while a model is loaded: one thread
-// of its own leaves him his core, and is done as soon as he is.
+// Packs matrices behind the back of the caller, who has other things to do while a model is loaded: one thread of its
+// own leaves him his core. When he has nothing left to do, he and all the other threads take part.
 #pragma once
 
 #include <deque>
@@ -12,14 +12,16 @@ namespace nkat {
 
 class Packer {
  public:
-  Packer() = default;
+  // `threads`: that may work at a time, the caller's included; at least one works beside him.
+  explicit Packer(int threads) : threads_(threads) {}
   ~Packer() { settle(); }
   Packer(const Packer&) = delete;
 
-  // Have the file's rows [rows][bytes of a row] packed into `memory`. All must stay until `settle`.
+  // Have the file's rows [rows][bytes of a row] packed into `memory`. All must stay until `settle`; so must the shape
+  // of the weight.
   void add(const Weight& weight, const uint8_t* file, uint8_t* memory);
 
-  // Wait until all matrices are packed.
+  // Pack until all matrices are.
   void settle();
 
  private:
@@ -27,9 +29,15 @@ class Packer {
     const Weight* weight;
     const uint8_t* file;
     uint8_t* memory;
+    int first, last;  // panels
   };
 
+  // Jobs until there are none.
   void work();
+  // The same for the packer's own thread, which new jobs keep going.
+  void work_on();
+
+  const int threads_;
 
   std::mutex mutex_;
   std::deque<Job> jobs_;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "format.h"
@@ -43,8 +42,8 @@ struct Weight {
   int panels() const { return (rows + kLanes - 1) / kLanes; }
 };
 
-// Packs the file's rows, [rows][bytes of a row], into panels.
-void pack_panels(const Weight& weight, const uint8_t* file, uint8_t* out);
+// Packs some panels of the file's rows, [rows][bytes of a row], into those of the matrix.
+void pack_panels(const Weight& weight, const uint8_t* file, uint8_t* panels, int first, int last);
 
 // Bytes of one packed panel, and of one row in the file; 0 for a type or a width that cannot be.
 size_t panel_bytes(int type, int columns);

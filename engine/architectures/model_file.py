@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.architectures.llama import LlamaConfig
 from engine.errors import ModelFileError
-from engine.gguf import GGUFFile, open_gguf
+from engine.gguf import GGUFFile, StringArray, open_gguf
 
 _ARCHITECTURES: Mapping[str, type[LlamaConfig]] = {"llama": LlamaConfig}
 
@@ -55,7 +55,7 @@ def _judge(file: GGUFFile) -> ModelFile:
 
 def _vocab_size(metadata: Mapping[str, Any]) -> int:
     tokens = metadata.get("tokenizer.ggml.tokens")
-    if not isinstance(tokens, list) or not tokens:
+    if not isinstance(tokens, StringArray) or not tokens:
         raise ModelFileError("the file holds no vocabulary (tokenizer.ggml.tokens)")
     return len(tokens)
 

@@ -3,6 +3,7 @@
 Source of the layout: the GGUF specification (ggml, MIT), versions 2 and 3, little-endian.
 """
 
+from collections.abc import Sequence
 from mmap import mmap
 from struct import Struct
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ModelFileError
+from engine.gguf.string_array import Places, StringArray
+from engine.native.strings import find_strings
 
 MAX_ELEMENTS = 1 << 22
 """Elements in all metadata arrays of a file together. The largest vocabularies need about a million."""
@@ -85,8 +88,7 @@ class Cursor:
     def value(self, key: str) -> Any:
         """The type number here and the value of that type after it, as plain Python objects.
 
-        Strings that are not UTF-8 get U+FFFD for each bad byte: token texts reach JSON replies and
-        tokenisers, which take no lone surrogates.
+        Arrays of strings are a `StringArray`. A string that is not UTF-8 gets U+FFFD for each bad byte.
         """
         return self._value(self.u32(f"the type of {key!r}"), key, depth=0)
 
@@ -97,7 +99,7 @@ class Cursor:
             return self._array(key, depth)
         return self._numbers(kind, 1, key)[0]
 
-    def _array(self, key: str, depth: int) -> list[Any]:
+    def _array(self, key: str, depth: int) -> Sequence[Any]:
         if depth == MAX_DEPTH:
             raise ModelFileError(f"metadata {key!r} nests arrays deeper than {MAX_DEPTH}")
         kind = self.u32(f"the element type of {key!r}")
@@ -123,11 +125,17 @@ class Cursor:
             raise ModelFileError(f"metadata {key!r} is a bool but neither 0 nor 1")
         return list(numbers.astype(bool).tolist())
 
-    def _strings(self, count: int, key: str) -> list[str]:
-        """The hot loop: vocabularies have hundreds of thousands of strings."""
+    def _strings(self, count: int, key: str) -> StringArray:
+        start = self.position
+        starts, ends = find_strings(self._data, start, count) or self._find_strings(count, key)
+        if count:
+            self.position = start + int(ends[-1])
+        return StringArray(self._data[start : self.position], starts, ends)
+
+    def _find_strings(self, count: int, key: str) -> tuple[Places, Places]:
+        """Where so many strings here begin and end, counted from here, int64 [count] each."""
         data, unpack, position, end = self._data, _U64.unpack_from, self.position, self.end
-        strings: list[str] = []
-        keep = strings.append
+        places: list[tuple[int, int]] = []
         for _ in range(count):
             start = position + 8
             if start > end:
@@ -135,13 +143,9 @@ class Cursor:
             position = start + unpack(data, position)[0]
             if position > end:
                 raise ModelFileError(f"a string of {key!r} is longer than the rest of the file")
-            raw = data[start:position]
-            try:
-                keep(raw.decode())
-            except UnicodeDecodeError:
-                keep(raw.decode(errors="replace"))
-        self.position = position
-        return strings
+            places.append((start, position))
+        starts, ends = (np.array(places, np.int64).reshape(-1, 2) - self.position).T
+        return np.ascontiguousarray(starts), np.ascontiguousarray(ends)
 
     def _bytes(self, what: str) -> bytes:
         size = self.count(f"the length of {what}", 1)

@@ -21,8 +21,9 @@ from engine.gguf.tensors import TensorInfo
 class GGUFFile:
     """An open model. Metadata and tensor list are in memory, the weights stay on disk until touched.
 
-    `metadata` holds Python scalars, str and lists of them. `tensors` keeps the file's order. Both
-    stay usable after `close()`; so do arrays from `data`, which keep their mapping alive.
+    `metadata` holds Python scalars, str and lists of them; a list of str is a `StringArray`. `tensors`
+    keeps the file's order. Both stay usable after `close()`; so do arrays from `data`, which keep their
+    mapping alive.
     """
 
     path: Path

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 _FILE = Path(__file__).with_name("libnkat_kernels.so")
-_VERSION = 2
+_VERSION = 3
 
 NATIVE_KERNELS = ("avx2", "portable")
 """The kernel sets that the library may have, the fastest first."""
@@ -118,6 +118,7 @@ _FUNCTIONS = {
         c_void_p,
         POINTER(c_int64),
     ),
+    "nkat_find_strings": (c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
 }
 """Name: result, arguments."""
 

@@ -3,6 +3,9 @@
 import secrets
 
 import numpy as np
+from numpy.random import (
+    RandomState,
+)  # by name: numpy loads it at the first use, and a request is no time for it
 
 _AT_ONCE = 64
 """Outputs made at a time: a call costs as much as all of them."""
@@ -20,7 +23,7 @@ class MersenneTwister:
     """
 
     def __init__(self, seed: int) -> None:
-        self._state = np.random.RandomState(seed % 2**32)
+        self._state = RandomState(seed % 2**32)
         self._outputs: list[int] = []
         """Made and not yet used, the next one last."""
 

@@ -1,13 +1,15 @@
 """Byte pair encoding over bytes, as GPT-2 began it: `tokenizer.ggml.model` = "gpt2"."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenizers import Regex
 from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+from tokenizers.pre_tokenizers import ByteLevel, Split
+from tokenizers.pre_tokenizers import Sequence as InTurn
 
 from engine.errors import ModelFileError
+from engine.gguf import StringArray
 from engine.tokenizer.codec import Codec
 from engine.tokenizer.metadata import read, read_list
 from engine.tokenizer.pretokenizers import pre_tokenizer
@@ -22,20 +24,11 @@ def byte_pair_codec(vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> Code
     pre = pre_tokenizer(read(metadata, "tokenizer.ggml.pre", str))
     add_bos = read(metadata, "tokenizer.ggml.add_bos_token", bool)
     splits = [Split(Regex(pattern), "isolated") for pattern in pre.patterns]
-    lines = _merge_lines(metadata)
-    merges = [(line[:cut], line[cut + 1 :]) for line in lines if (cut := _cut(line)) > 0]
-    try:
-        model = BPE(vocabulary.ids, merges, ignore_merges=pre.ignore_merges)
-    except Exception:
-        model = None
-    # The library looks for the three tokens of each merge itself; only a fault is worth a look of ours.
-    if model is None or len(merges) < len(lines):
-        bad = next((line for line in lines if not _joins(line, vocabulary.ids)), "")
-        raise ModelFileError(f"{_MERGES} has an entry that joins no two tokens to a third: {bad[:80]!r}")
+    model = _model(vocabulary.ids, _merge_lines(metadata), pre.ignore_merges)
     return Codec(
         model=model,
         normalizer=None,
-        pre_tokenizer=Sequence([*splits, ByteLevel(add_prefix_space=False, use_regex=False)]),
+        pre_tokenizer=InTurn([*splits, ByteLevel(add_prefix_space=False, use_regex=False)]),
         to_bytes=_to_bytes,
         add_bos=pre.add_bos if add_bos is None else add_bos,
         # llama.cpp reads the key for this family too, and then never looks at it
@@ -43,14 +36,30 @@ def byte_pair_codec(vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> Code
     )
 
 
-def _merge_lines(metadata: Mapping[str, Any]) -> list[str]:
-    """The file's merges; of two equal ones the first counts."""
+def _merge_lines(metadata: Mapping[str, Any]) -> Sequence[str]:
     lines = read_list(metadata, _MERGES, (str,))
     if lines is None:
         raise ModelFileError(f"{_MERGES} is missing: the file has no usable tokenizer")
     if len(lines) > MAX_MERGES:
         raise ModelFileError(f"{_MERGES} has {len(lines)} entries; at most {MAX_MERGES} are accepted")
-    return list(dict.fromkeys(lines))
+    return lines
+
+
+def _model(ids: dict[str, int], lines: Sequence[str], ignore_merges: bool) -> BPE:
+    merges = lines.halves() if isinstance(lines, StringArray) else None
+    if merges is None:
+        merges = [(line[:cut], line[cut + 1 :]) for line in lines if (cut := _cut(line)) > 0]
+    whole = len(merges) == len(lines)
+    try:
+        # Of two equal ones the first counts.
+        model = BPE(ids, list(dict.fromkeys(merges)), ignore_merges=ignore_merges)
+    except Exception:
+        model = None
+    # The library looks for the three tokens of each merge itself; only a fault is worth a look of ours.
+    if model is None or not whole:
+        bad = next((line for line in lines if not _joins(line, ids)), "")
+        raise ModelFileError(f"{_MERGES} has an entry that joins no two tokens to a third: {bad[:80]!r}")
+    return model
 
 
 def _cut(line: str) -> int:

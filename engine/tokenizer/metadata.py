@@ -1,9 +1,10 @@
 """Reads single values of GGUF metadata and complains in one line when they are not what they must be."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from engine.errors import ModelFileError
+from engine.gguf import StringArray
 
 T = TypeVar("T")
 
@@ -29,15 +30,20 @@ def require(metadata: Mapping[str, Any], key: str, kind: type[T]) -> T:
 
 def read_list(
     metadata: Mapping[str, Any], key: str, kinds: tuple[type, ...], length: int | None = None
-) -> list[Any] | None:
+) -> Sequence[Any] | None:
     """The list under `key`, or None where the file has none.
 
     Raises ModelFileError for an element of another type than `kinds`, and for another `length`.
     """
-    values = read(metadata, key, list)
-    if values is None:
-        return None
-    if not set(map(type, values)) <= set(kinds):
+    values = metadata.get(key)
+    if isinstance(values, StringArray):
+        found: set[type] = {str}
+    else:
+        values = read(metadata, key, list)
+        if values is None:
+            return None
+        found = set(map(type, values))
+    if not found <= set(kinds):
         raise ModelFileError(f"{key} must hold only values of type {kinds[0].__name__}")
     if length is not None and len(values) != length:
         raise ModelFileError(f"{key} has {len(values)} entries for {length} tokens")

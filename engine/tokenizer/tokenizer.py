@@ -73,9 +73,7 @@ class Tokenizer:
         self.add_space_prefix = codec.add_space_prefix
         if self.add_bos and self.bos_id is None:
             raise ModelFileError("tokenizer.ggml.add_bos_token is true, but there is no bos_token_id")
-        self._tokens = vocabulary.tokens
-        self._types = vocabulary.types
-        self._ids = vocabulary.ids
+        self._vocabulary = vocabulary
         self._to_bytes = codec.to_bytes
         self._hidden = frozenset(vocabulary.of_type(*_HIDDEN))
         # filled as tokens are met: most of a vocabulary never is
@@ -135,16 +133,16 @@ class Tokenizer:
 
     def text(self, token_id: int) -> str:
         """The token's name in the vocabulary. Raises RequestError for an id outside of it."""
-        return self._tokens[self._checked(token_id)]
+        return self._vocabulary.tokens[self._checked(token_id)]
 
     def is_control(self, token_id: int) -> bool:
         """Whether the token is a control token. Raises RequestError for an id outside the vocabulary."""
-        return self._types[self._checked(token_id)] == TokenType.CONTROL
+        return bool(self._vocabulary.types[self._checked(token_id)] == TokenType.CONTROL)
 
     def fallback_chat_template(self) -> ChatTemplate:
         """A template for a file without one: ChatML if the vocabulary has its tokens, else Alpaca."""
         return ChatTemplate.fallback(
-            self._ids, bos_token=self._name(self.bos_id), eos_token=self._name(self.eos_id)
+            self._vocabulary.ids, bos_token=self._name(self.bos_id), eos_token=self._name(self.eos_id)
         )
 
     def _checked(self, token_id: int) -> int:
@@ -153,8 +151,8 @@ class Tokenizer:
         raise RequestError(f"token id {token_id} is outside the vocabulary of {self.vocab_size} tokens")
 
     def _bytes(self, token_id: int) -> bytes:
-        token = self._tokens[token_id]
-        match self._types[token_id]:
+        token = self._vocabulary.tokens[token_id]
+        match self._vocabulary.types[token_id]:
             case TokenType.NORMAL:
                 return self._to_bytes(token)
             case TokenType.BYTE:
@@ -165,7 +163,7 @@ class Tokenizer:
                 return b""
 
     def _name(self, token_id: int | None) -> str:
-        return "" if token_id is None else self._tokens[token_id]
+        return "" if token_id is None else self._vocabulary.tokens[token_id]
 
 
 def _byte(token: str) -> bytes:

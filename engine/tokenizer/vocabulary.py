@@ -5,12 +5,18 @@ llama.cpp's vocabulary loader.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from engine.errors import ModelFileError
+from engine.gguf import StringArray
 from engine.tokenizer.metadata import read, read_list
 
 MAX_TOKENS = 1 << 20
@@ -93,18 +99,17 @@ _INFILL_NAMES = {
 _INFILL_ENDS = ("pad", "rep", "sep")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Vocabulary:
-    """Tokens by id. `scores` is empty where the file has none; `types` holds `TokenType` numbers.
+    """Tokens by id. `scores` is empty where the file has none; `types`, int64, holds `TokenType` numbers.
 
     `bos_id`, `eos_id` and `unknown_id` are None where the file names none. A file of SentencePiece
     style that names none gets llama.cpp's 1, 2 and 0.
     """
 
-    tokens: list[str]
-    ids: dict[str, int]
-    scores: list[float]
-    types: list[int]
+    tokens: Sequence[str]
+    scores: Sequence[float]
+    types: npt.NDArray[np.int64]
     bos_id: int | None
     eos_id: int | None
     unknown_id: int | None
@@ -115,36 +120,41 @@ class Vocabulary:
         """Read and check `tokenizer.ggml.*`. Raises ModelFileError, one line."""
         tokens = _tokens(metadata)
         size = len(tokens)
-        ids = {token: i for i, token in enumerate(tokens)}
-        if len(ids) != size:
-            twice = next(token for i, token in enumerate(tokens) if ids[token] != i)
-            raise ModelFileError(f"tokenizer.ggml.tokens has the token {twice!r} twice")
         scores = read_list(metadata, "tokenizer.ggml.scores", (float, int), size) or []
         if any(map(math.isnan, scores)):
             raise ModelFileError("tokenizer.ggml.scores holds a value that is no number")
-        types = read_list(metadata, "tokenizer.ggml.token_type", (int,), size)
-        # the roles below change types, and the file's own list is not ours to change
-        types = [TokenType.NORMAL] * size if types is None else list(types)
-
+        types = _types(metadata, size)
         defaults = (1, 2, 0) if metadata.get("tokenizer.ggml.model") == "llama" else (None, None, None)
         bos, eos, unknown = (
             _special_id(metadata, name, size, default)
             for name, default in zip(("bos", "eos", "unknown"), defaults, strict=True)
         )
-        return cls(tokens, ids, scores, types, bos, eos, unknown, _end_ids(metadata, tokens, ids, types, eos))
+        return cls(tokens, scores, types, bos, eos, unknown, _end_ids(metadata, tokens, types, eos))
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each token. Raises ModelFileError for a token that is there twice."""
+        ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
+        if len(ids) != len(self.tokens):
+            twice = next(token for i, token in enumerate(self.tokens) if ids[token] != i)
+            raise ModelFileError(f"tokenizer.ggml.tokens has the token {twice!r} twice")
+        return ids
 
     def of_type(self, *types: TokenType) -> list[int]:
         """Ids of all tokens of these types, ascending."""
-        return [i for i, kind in enumerate(self.types) if kind in types]
+        ids: list[int] = np.flatnonzero(np.isin(self.types, types)).tolist()
+        return ids
 
 
-def _tokens(metadata: Mapping[str, Any]) -> list[str]:
+def _tokens(metadata: Mapping[str, Any]) -> Sequence[str]:
     key = "tokenizer.ggml.tokens"
     tokens = read_list(metadata, key, (str,))
     if not tokens:
         raise ModelFileError(f"{key} is missing: the file has no usable tokenizer")
     if len(tokens) > MAX_TOKENS:
         raise ModelFileError(f"{key} has {len(tokens)} tokens; at most {MAX_TOKENS} are accepted")
+    if isinstance(tokens, StringArray) and tokens.sizes.min() > 0 and tokens.sizes.max() <= MAX_TOKEN_LENGTH:
+        return tokens
     longest = max(map(len, tokens))
     if longest > MAX_TOKEN_LENGTH:
         raise ModelFileError(f"{key} has a token of {longest} characters; at most {MAX_TOKEN_LENGTH} fit")
@@ -153,6 +163,23 @@ def _tokens(metadata: Mapping[str, Any]) -> list[str]:
     except UnicodeEncodeError:
         raise ModelFileError(f"{key} has a token that is not Unicode text") from None
     return [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
+
+
+def _types(metadata: Mapping[str, Any], size: int) -> npt.NDArray[np.int64]:
+    types = read_list(metadata, "tokenizer.ggml.token_type", (int,), size)
+    if types is None:
+        return np.full(size, TokenType.NORMAL, np.int64)
+    numbers = np.array(types)
+    known = (numbers >= 0) & (numbers <= max(TokenType))
+    return np.where(known, numbers, TokenType.UNDEFINED).astype(np.int64)
+
+
+def _named(tokens: Sequence[str]) -> dict[str, int]:
+    """Ids of the tokens that may be among the well-known names."""
+    if isinstance(tokens, StringArray):
+        names = {*_END_NAMES, *chain.from_iterable(_INFILL_NAMES.values())}
+        return tokens.beginning(bytes({name.encode()[0] for name in names}))
+    return {token: i for i, token in enumerate(tokens)}
 
 
 def _special_id(metadata: Mapping[str, Any], name: str, size: int, default: int | None = None) -> int | None:
@@ -166,10 +193,11 @@ def _special_id(metadata: Mapping[str, Any], name: str, size: int, default: int 
 
 
 def _end_ids(
-    metadata: Mapping[str, Any], tokens: list[str], ids: Mapping[str, int], types: list[int], eos: int | None
+    metadata: Mapping[str, Any], tokens: Sequence[str], types: npt.NDArray[np.int64], eos: int | None
 ) -> frozenset[int]:
     """Every token that ends a generation; tokens known by name become control tokens in `types`."""
     size = len(tokens)
+    ids = _named(tokens)
     ends = {eos, _special_id(metadata, "eot", size), _special_id(metadata, "eom", size)}
     for part, names in _INFILL_NAMES.items():
         token = _special_id(metadata, f"fim_{part}", size)

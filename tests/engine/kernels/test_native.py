@@ -598,6 +598,18 @@ class TestLifetime:
 class TestThreads:
     """Threads change nothing but the time."""
 
+    @pytest.mark.parametrize("threads", [1, 2, 5])
+    def test_a_matrix_of_many_parts_is_packed_whole(self, threads: int) -> None:
+        """Three megabytes, which are packed in parts, while others are still being added."""
+        rng = np.random.default_rng(threads)
+        values = [rng.standard_normal((3 * 4096 + 5, 64), np.float32) for _ in range(3)]
+        kernels = NativeKernels(NAMES[0], threads)
+        weights = [kernels.pack(v.view(np.uint8), GGMLType.F32, (len(v), 64)) for v in values]
+        kernels.settle()
+        ids = torch.arange(len(values[0]))
+        for weight, should in zip(weights, values, strict=True):
+            assert torch.equal(kernels.embed(ids, weight), torch.from_numpy(should))
+
     @pytest.mark.parametrize("name", NAMES)
     def test_any_number_gives_the_same_bits(self, name: str) -> None:
         batch = batch_of(SPANS, SLOTS)

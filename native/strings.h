@@ -1,0 +1,13 @@
+// Where the strings of a GGUF header lie: a vocabulary has hundreds of thousands, and Python takes longer to go from one
+// to the next than the engine for half of what it loads.
+#pragma once
+
+#include <cstdint>
+
+namespace nkat {
+
+// Finds `count` strings in `size` bytes, each behind its length in 8 bytes, and where each begins and ends. Returns how
+// many bytes they take, or -1 if they go beyond the end.
+int64_t find_strings(const uint8_t* text, int64_t size, int64_t count, int64_t* starts, int64_t* ends);
+
+}  // namespace nkat

@@ -1,0 +1,124 @@
+"""Arrays of strings: what a list of the same strings would do, found with the library and without."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import ModelFileError
+from engine.gguf import StringArray, cursor, open_gguf
+from engine.native import open_library
+from engine.native.strings import find_strings
+from tests.support.gguf_files import write_gguf
+
+TEXTS = st.lists(
+    st.one_of(st.text(max_size=4), st.sampled_from(["a b", " a", "\0", "é ü", "<x>", ""])), max_size=9
+)
+
+
+def laid_out(strings: list[bytes]) -> bytes:
+    return b"".join(struct.pack("<Q", len(string)) + string for string in strings)
+
+
+def array_of(strings: list[bytes]) -> StringArray:
+    data = laid_out(strings)
+    ends = np.cumsum([8 + len(string) for string in strings], dtype=np.int64)
+    return StringArray(data, ends - np.array([*map(len, strings)], np.int64), ends)
+
+
+@given(TEXTS)
+def test_it_is_the_list_of_its_strings(texts: list[str]) -> None:
+    array = array_of([text.encode() for text in texts])
+    assert list(array) == texts
+    assert array == texts
+    assert texts == array
+    assert array != [*texts, "more"]
+    assert len(array) == len(texts)
+    assert [array[i] for i in range(len(array))] == texts
+    assert array[1:3] == texts[1:3]
+    assert array.sizes.tolist() == [len(text.encode()) for text in texts]
+
+
+@given(st.lists(st.binary(max_size=4), max_size=9))
+def test_what_is_no_utf8_is_replaced(strings: list[bytes]) -> None:
+    assert list(array_of(strings)) == [string.decode(errors="replace") for string in strings]
+
+
+@given(TEXTS)
+def test_halves_are_what_is_left_and_right_of_the_one_space(texts: list[str]) -> None:
+    halves = array_of([text.encode() for text in texts]).halves()
+    plain = all(0 < text.find(" ") < len(text) - 1 and text.count(" ") == 1 for text in texts)
+    if plain and not any("\0" in text for text in texts):
+        assert halves == [tuple(text.split(" ")) for text in texts]
+    else:
+        assert halves is None
+
+
+@pytest.mark.parametrize("odd", [b"a  b", b"ab ", b" ab", b"ab", b"\0 b", b"a \xff"])
+def test_halves_of_an_odd_string_are_not_guessed(odd: bytes) -> None:
+    assert array_of([b"a b", b"c d"]).halves() == [("a", "b"), ("c", "d")]
+    for strings in ([odd, b"c d"], [b"a b", odd], [b"a b", odd, b"c d"]):
+        assert array_of(strings).halves() is None
+    # one too many here and one too few there are not to cancel out
+    assert array_of([b"a b c", b"d"]).halves() is None
+    assert array_of([b"d", b"a b c"]).halves() is None
+
+
+@given(TEXTS, st.sampled_from(["<", "a<", "é"]))
+def test_strings_are_found_by_their_first_byte(texts: list[str], first: str) -> None:
+    heads = set(first.encode())
+    expected = {text: i for i, text in enumerate(texts) if text and text.encode()[0] in heads}
+    assert array_of([text.encode() for text in texts]).beginning(first.encode()) == expected
+
+
+@pytest.mark.skipif(open_library() is None, reason="needs the compiled library")
+class TestFinding:
+    """The compiled way through the header."""
+
+    @given(st.lists(st.binary(max_size=6), max_size=9), st.integers(0, 5), st.binary(max_size=3))
+    def test_places_are_those_of_the_strings(self, strings: list[bytes], position: int, rest: bytes) -> None:
+        data = bytes(position) + laid_out(strings) + rest
+        found = find_strings(data, position, len(strings))
+        assert found is not None
+        assert [data[position + a : position + b] for a, b in zip(*found, strict=True)] == strings
+
+    @given(st.lists(st.binary(max_size=6), min_size=1, max_size=5), st.data())
+    def test_what_is_cut_off_is_not_found(self, strings: list[bytes], data: st.DataObject) -> None:
+        whole = laid_out(strings)
+        kept = data.draw(st.integers(0, len(whole) - 1))
+        assert find_strings(whole[:kept], 0, len(strings)) is None
+
+    @pytest.mark.parametrize("length", [1, 2**31, 2**63 - 1, 2**63, 2**64 - 8, 2**64 - 1])
+    def test_a_length_beyond_the_end_is_not_believed(self, length: int) -> None:
+        assert find_strings(struct.pack("<Q", 0) + struct.pack("<Q", length), 0, 2) is None
+
+
+@pytest.fixture(params=["compiled", "python"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "python":
+        monkeypatch.setattr(cursor, "find_strings", lambda *_: None)
+    elif open_library() is None:
+        pytest.skip("needs the compiled library")
+    return str(request.param)
+
+
+def test_both_ways_read_a_file_alike(tmp_path: Path, way: str) -> None:
+    strings = ["", "a", "é", "b" * 300, ""]
+    path = write_gguf(tmp_path / "strings.gguf", {"before": 1, "k": strings, "behind": 7}, {})
+    with open_gguf(path) as file:
+        found = file.metadata["k"]
+        assert file.metadata["behind"] == 7
+    assert isinstance(found, StringArray)
+    assert found == strings
+
+
+def test_both_ways_refuse_a_string_that_leaves_the_file(tmp_path: Path, way: str) -> None:
+    path = write_gguf(tmp_path / "strings.gguf", {"k": ["first", "last"]}, {})
+    whole = path.read_bytes()
+    at = whole.index(b"last") - 8
+    path.write_bytes(whole[:at] + struct.pack("<Q", 2**63) + whole[at + 8 :])
+    with pytest.raises(ModelFileError, match="a string of 'k' is longer than the rest of the file"):
+        open_gguf(path)
