@@ -20,10 +20,36 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Pages:
+    """Where the contexts of S sequences lie, page by page, and which rows of a batch are theirs.
+
+    `tables`: int32 [S, width], the pages of each context in order; token i lies in slot
+    `tables[s, i // page_size] * page_size + i % page_size`. `lengths`: int32 [S], tokens of the context, the
+    rows' own included. `starts`: int32 [S + 1], the first row of each sequence, and the number of all rows;
+    the rows of a sequence are the last tokens of its context. A sequence of length 0 gives its rows zeros.
+    `rows`: the most that one sequence has.
+    """
+
+    tables: torch.Tensor
+    lengths: torch.Tensor
+    starts: torch.Tensor
+    page_size: int
+    rows: int
+
+    @classmethod
+    def of_one(cls, tokens: int, device: torch.device, page_size: int = 16) -> Self:
+        """A whole text that lies in the first pages of a cache, all of it rows."""
+        tables = torch.arange(-(-tokens // page_size), dtype=torch.int32, device=device)
+        bounds = torch.tensor([0, tokens], dtype=torch.int32, device=device)
+        return cls(tables[None], bounds[1:], bounds, page_size, tokens)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Tokens to compute, T rows in all.
 
-    `token_ids`, `positions`, `slots`: int64 [T]; a row's keys and values go to its slot.
+    `token_ids`, `positions`, `slots`: integers [T]; a row's keys and values go to its slot, none to slot -1.
+    Where the contexts lie say `spans` or, to kernels that want that, `pages`.
     `logit_rows`: int64 [n], the rows whose logits are wanted, in the order they are returned.
     """
 
@@ -32,6 +58,7 @@ class Batch:
     slots: torch.Tensor
     spans: tuple[Span, ...]
     logit_rows: torch.Tensor
+    pages: Pages | None = None
 
     @classmethod
     def of_one(cls, ids: torch.Tensor, wanted: range | None = None) -> Self:

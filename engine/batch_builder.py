@@ -7,6 +7,9 @@ import numpy.typing as npt
 import torch
 
 from engine.batch import Batch, Span
+from engine.cuda_graphs import GRAPH_SIZES
+from engine.kernels import Kernels
+from engine.paged_batch_builder import PagedBatchBuilder
 from engine.scheduler import Plan
 
 _Integers = npt.NDArray[np.int64]
@@ -24,7 +27,7 @@ class BatchBuilder:
         """The batch of a plan.
 
         `logit_rows`: rows whose logits are wanted; None: the last row of each chunk that completes its
-        sequence, in the plan's order.
+        sequence, and behind it those of its draft, in the plan's order.
         """
         tokens: list[int] = []
         positions: list[int] = []
@@ -32,15 +35,17 @@ class BatchBuilder:
         spans: list[Span] = []
         wanted: list[int] = []
         for chunk in plan:
-            end = chunk.start + chunk.count
+            known = chunk.start + chunk.count
+            end = known + len(chunk.draft)
             first = len(tokens)
-            tokens += chunk.sequence.tokens[chunk.start : end]
+            tokens += chunk.sequence.tokens[chunk.start : known]
+            tokens += chunk.draft
             positions += range(chunk.start, end)
             context = self._slots(chunk.sequence.block_table, end)
             slots.append(context[chunk.start :])
             spans.append(Span(first, len(tokens), self._tensor(context)))
             if chunk.completes:
-                wanted.append(len(tokens) - 1)
+                wanted += range(len(tokens) - len(chunk.draft) - 1, len(tokens))
         return Batch(
             token_ids=self._tensor(np.array(tokens)),
             positions=self._tensor(np.array(positions)),
@@ -60,3 +65,10 @@ class BatchBuilder:
         # numpy makes small arrays in a third of torch's time, which counts between steps of a small model.
         tensor = torch.from_numpy(values)
         return tensor if self._device.type == "cpu" else tensor.to(self._device)
+
+
+def batch_builder(kernels: Kernels, block_size: int) -> BatchBuilder | PagedBatchBuilder:
+    """One that makes batches as the kernels want them."""
+    if kernels.paged:
+        return PagedBatchBuilder(block_size, kernels.device, GRAPH_SIZES)
+    return BatchBuilder(block_size, kernels.device)

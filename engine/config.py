@@ -6,6 +6,10 @@ from pathlib import Path
 from engine.errors import ConfigError
 
 DEFAULT_CONTEXT_LENGTH = 4096
+DEFAULT_DRAFT_TOKENS = 8
+"""With a draft model; KoboldCpp's figure."""
+MOST_DRAFT_TOKENS = 64
+"""Longer ones are hardly ever right to their end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +37,20 @@ class EngineConfig:
     """Tokens in one block of the KV cache."""
     kv_tokens: int | None = None
     """Tokens the KV cache holds over all requests; None: four contexts."""
+    quantkv: int = 0
+    """Bits of keys and values: 0 for 16, 1 for 8, 2 for 4, on kernels that can; others keep theirs."""
     context_shift: bool = True
     """Whether a context whose middle was cut out moves what lies behind the cut instead of computing it anew.
 
     That is faster, and not exact: see `engine.context_shift`.
     """
+    draft_tokens: int | None = None
+    """Tokens that may be guessed ahead of a reply in one step, 0 for none; see `engine.speculation`.
+
+    None: as many as a draft model is usually asked for if there is one, else none.
+    """
+    draft_model: Path | None = None
+    """GGUF file of a smaller model with the same vocabulary, which guesses them; None: they are looked up."""
     theta: bool = True
     """Whether theta counts, where there is one."""
     theta_path: Path | None = None
@@ -53,6 +66,12 @@ class EngineConfig:
         for name in ("max_sequences", "token_budget", "block_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.quantkv not in (0, 1, 2):
+            raise ConfigError(f"quantkv must be 0, 1 or 2, not {self.quantkv}")
+        if self.draft_tokens is not None and not 0 <= self.draft_tokens <= MOST_DRAFT_TOKENS:
+            raise ConfigError(
+                f"draft_tokens must lie between 0 and {MOST_DRAFT_TOKENS}, not {self.draft_tokens}"
+            )
         if self.gamma is not None and not 0 <= self.gamma <= 1:
             raise ConfigError(f"gamma must lie between 0 and 1, not {self.gamma:g}")
         if self.token_budget < self.max_sequences:
@@ -60,3 +79,10 @@ class EngineConfig:
                 f"token_budget ({self.token_budget}) must be at least max_sequences "
                 f"({self.max_sequences}): each running request needs one token a step"
             )
+
+    @property
+    def drafted_tokens(self) -> int:
+        """Tokens of the longest draft; 0: there are no drafts."""
+        if self.draft_tokens is None:
+            return 0 if self.draft_model is None else DEFAULT_DRAFT_TOKENS
+        return self.draft_tokens

@@ -7,12 +7,11 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 
-from engine.batch_builder import BatchBuilder
+from engine.batch_builder import batch_builder
 from engine.block_manager import BlockManager
 from engine.collector import without_collector
 from engine.config import EngineConfig
 from engine.context_shift import ContextShift
-from engine.device import torch_device
 from engine.embedding import Embedding, EmbeddingRequest, Pooling
 from engine.embedding_queue import EmbeddingQueue, fit_embedding
 from engine.errors import ConfigError
@@ -20,7 +19,7 @@ from engine.generation import Generation
 from engine.grammar import GrammarCompiler
 from engine.kernels import Kernels
 from engine.layers import Star
-from engine.loading import allocate_cache, cache_slots, load_parts
+from engine.loading import cache_slots, load_draft_model, load_parts
 from engine.metrics import Counters, Snapshot
 from engine.model_runner import ModelRunner
 from engine.models import Model
@@ -29,9 +28,10 @@ from engine.prompt import PromptEncoder
 from engine.sampling import Draw, Sampler
 from engine.scheduler import Chunk, Plan, Scheduler
 from engine.sequence import Sequence
+from engine.speculation import Trial, start_speculation
 from engine.theta import ThetaFactors
 from engine.tokenizer import Tokenizer
-from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt, Usage
+from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt
 
 
 class Engine:
@@ -40,16 +40,21 @@ class Engine:
     `prepare`, `render_chat` and the tokenizer alone may be used from other threads.
     """
 
-    def __init__(self, config: EngineConfig, model: Model, tokenizer: Tokenizer, info: ModelInfo) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        model: Model,
+        tokenizer: Tokenizer,
+        info: ModelInfo,
+        draft_model: Model | None = None,
+    ) -> None:
         """Takes loaded parts together; `load` is the usual way in. Raises `ConfigError`."""
         self.info = info
         self.tokenizer = tokenizer
         self.counters = Counters()
         self._model = model
         self._prompts = PromptEncoder(tokenizer, info.context_length)
-        device = torch_device(config.device)
         slots = cache_slots(config, info.context_length)
-        cache = allocate_cache(model.cache_shape, slots, model.kernels)
         self._blocks = BlockManager(slots // config.block_size, config.block_size)
         self._scheduler = Scheduler(
             self._blocks,
@@ -58,14 +63,15 @@ class Engine:
             counters=self.counters,
             shift=ContextShift(self._blocks) if config.context_shift else None,
         )
-        self._batches = BatchBuilder(config.block_size, device)
-        self._runner = ModelRunner(model, cache)
+        self._batches = batch_builder(model.kernels, config.block_size)
+        self._runner = ModelRunner.of(config, model, info.context_length)
         self._sampler = Sampler(tokenizer)
         self._compiler = GrammarCompiler(tokenizer)
         self._generations: dict[str, Generation] = {}
         self._decided: list[Event] = []
         """Events of requests that ended without a step."""
         self._embeddings = EmbeddingQueue()
+        self._speculator = start_speculation(config, info.context_length, draft_model, self.counters)
 
     @classmethod
     def load(cls, config: EngineConfig) -> Self:
@@ -76,7 +82,9 @@ class Engine:
         """
         # Loading makes hundreds of thousands of objects that all stay.
         with without_collector():
-            return cls(config, *load_parts(config))
+            model, tokenizer, info = load_parts(config)
+            draft_model = load_draft_model(config, tokenizer, info.context_length)
+            return cls(config, model, tokenizer, info, draft_model)
 
     @property
     def has_work(self) -> bool:
@@ -136,6 +144,7 @@ class Engine:
         star = self.check_theta(gamma)
         if enabled is not None:
             star.enable(enabled)
+            self._runner.record()
         if gamma is not None:
             star.set_gamma(gamma)
         self._scheduler.restart()
@@ -146,6 +155,7 @@ class Engine:
         Tensors that get none go on without. Forgets what `set_theta` forgets, and raises what it raises.
         """
         self.check_theta(gamma).load(factors)
+        self._runner.record()
         self.set_theta(gamma=gamma)
 
     def add(self, request: GenerationRequest) -> None:
@@ -198,6 +208,8 @@ class Engine:
         if following is not None:
             self._scheduler.add(following)
         plan = self._scheduler.plan()
+        if self._speculator is not None:
+            self._scheduler.extend(plan, self._speculator.draft(plan))
         moves = self._scheduler.take_moves()
         if moves:
             self._runner.move(moves)
@@ -226,24 +238,11 @@ class Engine:
 
     def snapshot(self) -> Snapshot:
         """The counters now."""
-        counters = self.counters
-        return Snapshot(
-            steps=counters.steps,
-            prompt_tokens_computed=counters.prompt_tokens_computed,
-            prompt_tokens_cached=counters.prompt_tokens_cached,
-            prompt_tokens_shifted=counters.prompt_tokens_shifted,
-            embedding_tokens_computed=counters.embedding_tokens_computed,
-            generated_tokens=counters.generated_tokens,
-            requests_added=counters.requests_added,
-            requests_finished=counters.requests_finished,
-            requests_aborted=counters.requests_aborted,
-            preemptions=counters.preemptions,
+        return self.counters.snapshot(
             running=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
             blocks_total=self._blocks.num_blocks,
             blocks_free=self._blocks.num_free,
-            last_usage=counters.last_usage,
-            last_finish=counters.last_finish,
         )
 
     def check_integrity(self) -> None:
@@ -253,6 +252,9 @@ class Engine:
         if self._embeddings.sequence is not None:
             queued.remove(self._embeddings.sequence.id)
         assert queued == set(self._generations), "a request is lost or left behind"
+        if self._speculator is not None:
+            alive = {name: generation.sequence for name, generation in self._generations.items()}
+            self._speculator.check_integrity(alive)
 
     def _check_new(self, request_id: str) -> None:
         known = request_id in self._generations or self._embeddings.holds(request_id)
@@ -278,49 +280,63 @@ class Engine:
             self.counters.prompt_tokens_computed += max(
                 0, min(chunk.count, sequence.prompt_length - chunk.start)
             )
-        batch = self._batches.build(plan)
-        logits = self._runner.run(batch)
+        logits = self._runner.run(self._batches.build(plan))
         self._scheduler.advance(plan)
         self.counters.steps += 1
-        ready = [self._generations[chunk.sequence.id] for chunk in plan if chunk.completes]
-        draws = self._sampler.sample(logits, [generation.row for generation in ready])
-        return [self._accept(generation, draw) for generation, draw in zip(ready, draws, strict=True)]
+        return self._draw(logits, Trial.all_of(plan, self._generations))
 
-    def _accept(self, generation: Generation, draw: Draw) -> Event:
-        """Give a token to its generation, and do what the verdict asks for."""
-        sequence = generation.sequence
+    def _draw(self, logits: torch.Tensor, trials: list[Trial]) -> list[Event]:
+        """Draw from the rows of the logits, float32 [n, vocab], that count; one event for each sequence."""
+        going = trials
+        while going:
+            # Without drafts all rows count, and none needs to be copied.
+            rows = logits if len(going) == len(logits) else logits[[trial.row for trial in going]]
+            draws = self._sampler.sample(rows, [trial.generation.row for trial in going])
+            for trial, draw in zip(going, draws, strict=True):
+                self._accept(trial, draw)
+            going = [trial for trial in going if trial.going]
+        return [self._conclude(trial) for trial in trials]
+
+    def _accept(self, trial: Trial, draw: Draw) -> None:
+        """Give a token to its generation, and do what the verdict asks for, but for an end."""
+        sequence = trial.generation.sequence
         if sequence.first_token_at is None:
             sequence.first_token_at = time.monotonic()
         self.counters.generated_tokens += 1
-        verdict = generation.accept(draw)
-        if verdict.finish is not None:
-            return self._end(generation, verdict)
-        if verdict.rewind:
+        verdict = trial.generation.accept(draw)
+        trial.take(draw.token, verdict)
+        if trial.going:
+            self._scheduler.accept(sequence)
+        if verdict.rewind and verdict.finish is None:
             # The last token that stays is computed again: its logits say what else may come.
             self._blocks.truncate(sequence, len(sequence.tokens) - 1)
+            if self._speculator is not None:
+                self._speculator.take_back(sequence)
+
+    def _conclude(self, trial: Trial) -> Event:
+        """What a step has brought to a sequence."""
+        sequence, verdict = trial.generation.sequence, trial.verdict
+        assert verdict is not None, "every sequence draws once"
+        if trial.draft and self._speculator is not None:
+            self._speculator.learn(sequence, len(trial.draft), trial.accepted)
+        if verdict.finish is not None:
+            return self._end(trial.generation, verdict)
         return Event(sequence.id, verdict.text, verdict.tokens, verdict.logprobs)
 
     def _end(self, generation: Generation, last: Verdict) -> Event:
         """Forget a generation and give its blocks back; its last event."""
-        sequence, reason = generation.sequence, last.finish
-        seed = self._sampler.seed(sequence.id)
+        sequence, reason, counters = generation.sequence, last.finish, self.counters
+        usage = sequence.usage(time.monotonic(), self._sampler.seed(sequence.id))
         self._scheduler.finish(sequence)
         self._sampler.remove(sequence.id)
+        if self._speculator is not None:
+            self._speculator.forget(sequence)
         del self._generations[sequence.id]
-        now = time.monotonic()
-        started = now if sequence.started_at is None else sequence.started_at
-        first = now if sequence.first_token_at is None else sequence.first_token_at
-        usage = Usage(
-            prompt_tokens=sequence.prompt_length,
-            completion_tokens=sequence.generated,
-            cached_tokens=sequence.cached_tokens,
-            prompt_seconds=first - started,
-            decode_seconds=now - first,
-            seed=seed,
-        )
-        self.counters.last_usage, self.counters.last_finish = usage, reason
+        counters.last_usage, counters.last_finish = usage, reason
+        counters.last_drafted_tokens = sequence.drafted_tokens
+        counters.last_accepted_tokens = sequence.accepted_tokens
         if reason is FinishReason.ABORT:
-            self.counters.requests_aborted += 1
+            counters.requests_aborted += 1
         else:
-            self.counters.requests_finished += 1
+            counters.requests_finished += 1
         return Event(sequence.id, last.text, last.tokens, last.logprobs, finish=reason, usage=usage)

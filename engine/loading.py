@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import Counter
+from pathlib import Path
 
 import torch
 
@@ -12,12 +13,13 @@ from engine.device import torch_device
 from engine.errors import ConfigError
 from engine.kernels import Kernels, select_kernels
 from engine.kernels.reference import ReferenceKernels
-from engine.kv_cache import KVCache
+from engine.kv_cache import CacheFormat, KVCache
 from engine.memory import available_bytes
 from engine.models import Loader, Model, load_model
 from engine.theta import open_theta
 from engine.theta.names import corrected_tensor
 from engine.tokenizer import Tokenizer
+from engine.tokenizer.vocabulary import Vocabulary
 from engine.types import ModelInfo
 
 _logger = logging.getLogger(__name__)
@@ -26,14 +28,8 @@ _logger = logging.getLogger(__name__)
 def load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
     """The model, its tokenizer and what clients may know. Raises `ModelFileError`, `ConfigError`."""
     file = open_model(config.model)
-    device = torch_device(config.device)
     context_length = _context_length(file, config)
-    threads = config.threads or len(os.sched_getaffinity(0))
-    # Half of what is free: the cache, the activations and other programs need the rest.
-    dense_bytes = available_bytes(device) // 2
-    kernels = select_kernels(device, dense_bytes=dense_bytes, threads=threads, name=config.kernels)
-    # Kernels with threads of their own leave torch no core to compute on beside them.
-    torch.set_num_threads(threads if isinstance(kernels, ReferenceKernels) else 1)
+    kernels = _kernels(config)
     # Before anything grows with the context: an absurd one is the settings' fault.
     _check_room(file.config.cache_shape, cache_slots(config, context_length), kernels)
     theta = open_theta(file.file, config.theta_path) if config.theta else None
@@ -47,6 +43,61 @@ def load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
     return model, tokenizer, _describe(file, config, tokenizer, context_length)
 
 
+def load_draft_model(config: EngineConfig, tokenizer: Tokenizer, context_length: int) -> Model | None:
+    """The model that guesses tokens, if the settings want one. Theta in its file does not count.
+
+    `tokenizer`, `context_length`: the main model's. Raises `ModelFileError` for a file that cannot be used,
+    `ConfigError` for one with another vocabulary, and where the memory is short.
+    """
+    if config.draft_model is None or config.drafted_tokens == 0:
+        return None
+    file = open_model(config.draft_model)
+    _check_vocabulary(config.draft_model, Vocabulary.from_metadata(file.file.metadata), tokenizer)
+    # Kernels of its own: they keep what belongs to one model at hand.
+    kernels = _kernels(config)
+    slots = cache_slots(config, context_length)
+    _check_room(file.config.cache_shape, slots, kernels, name="the draft model's KV cache")
+    model = load_model(file, Loader(file.file, kernels), context_length)
+    kernels.settle()
+    file.file.release()
+    return model
+
+
+def _kernels(config: EngineConfig) -> Kernels:
+    device = torch_device(config.device)
+    threads = config.threads or len(os.sched_getaffinity(0))
+    # Half of what is free: the cache, the activations and other programs need the rest.
+    dense_bytes = available_bytes(device) // 2
+    kernels = select_kernels(
+        device,
+        dense_bytes=dense_bytes,
+        threads=threads,
+        name=config.kernels,
+        cache_format=CacheFormat(config.quantkv),
+    )
+    if kernels.cache_format.value != config.quantkv:
+        _logger.warning("the %s kernels do not quantise the KV cache: quantkv is ignored", kernels.name)
+    # Kernels with threads of their own leave torch no core to compute on beside them.
+    torch.set_num_threads(threads if isinstance(kernels, ReferenceKernels) else 1)
+    return kernels
+
+
+def _check_vocabulary(path: Path, drafts: Vocabulary, tokenizer: Tokenizer) -> None:
+    """Raise `ConfigError` unless every token id means the same to both models."""
+    size = len(drafts.tokens)
+    if size != tokenizer.vocab_size:
+        raise ConfigError(
+            f"the draft model {path} has a vocabulary of {size} tokens, the model one of "
+            f"{tokenizer.vocab_size}: a draft model needs the same vocabulary"
+        )
+    for token_id, token in enumerate(drafts.tokens):
+        if token != tokenizer.text(token_id):
+            raise ConfigError(
+                f"the draft model {path} calls token {token_id} {token!r:.60}, the model calls it "
+                f"{tokenizer.text(token_id)!r:.60}: a draft model needs the same vocabulary"
+            )
+
+
 def cache_slots(config: EngineConfig, context_length: int) -> int:
     """Slots of the KV cache, in whole blocks: at least one context, for a request may need it."""
     tokens = 4 * context_length if config.kv_tokens is None else config.kv_tokens
@@ -58,15 +109,22 @@ def cache_slots(config: EngineConfig, context_length: int) -> int:
     return -(-tokens // config.block_size) * config.block_size
 
 
-def _check_room(shape: CacheShape, slots: int, kernels: Kernels) -> None:
+def _check_room(shape: CacheShape, slots: int, kernels: Kernels, name: str = "the KV cache") -> None:
     """Raise `ConfigError` for a cache that the device's free memory cannot hold."""
-    needed = slots * shape.bytes_per_token(kernels.cache_dtype.itemsize)
+    needed = slots * cache_bytes_per_token(shape, kernels)
     free = available_bytes(kernels.device)
     if needed > free:
         raise ConfigError(
-            f"the KV cache for {slots} tokens needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
+            f"{name} for {slots} tokens needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
             "free: choose a smaller context"
         )
+
+
+def cache_bytes_per_token(shape: CacheShape, kernels: Kernels) -> int:
+    """Bytes of the cache that one token takes, in all layers."""
+    format, dtype = kernels.cache_format, kernels.cache_dtype
+    head = format.row_bytes(shape.key_dim, dtype) + format.row_bytes(shape.value_dim, dtype)
+    return shape.layers * shape.kv_heads * head
 
 
 def allocate_cache(shape: CacheShape, slots: int, kernels: Kernels) -> KVCache:
@@ -80,6 +138,7 @@ def allocate_cache(shape: CacheShape, slots: int, kernels: Kernels) -> KVCache:
         value_dim=shape.value_dim,
         dtype=kernels.cache_dtype,
         device=kernels.device,
+        format=kernels.cache_format,
     )
 
 

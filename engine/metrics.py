@@ -1,6 +1,6 @@
 """Plain counters of the engine. The engine thread writes them; others read a frozen snapshot."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 
 from engine.types import FinishReason, Usage
 
@@ -19,6 +19,10 @@ class Snapshot:
     embedding_tokens_computed: int = 0
     """Tokens run through the model for embeddings, those of preempted inputs counted again."""
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    """Guessed tokens run through the model; see `engine.speculation`."""
+    accepted_tokens: int = 0
+    """Those among them that were drawn."""
     requests_added: int = 0
     requests_finished: int = 0
     requests_aborted: int = 0
@@ -30,6 +34,9 @@ class Snapshot:
     """Blocks that no request holds; some of them still cache a prefix."""
     last_usage: Usage | None = None
     last_finish: FinishReason | None = None
+    last_drafted_tokens: int = 0
+    """`drafted_tokens` of the request that ended last."""
+    last_accepted_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -42,9 +49,20 @@ class Counters:
     prompt_tokens_shifted: int = 0
     embedding_tokens_computed: int = 0
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     requests_added: int = 0
     requests_finished: int = 0
     requests_aborted: int = 0
     preemptions: int = 0
-    last_usage: Usage | None = field(default=None)
-    last_finish: FinishReason | None = field(default=None)
+    last_usage: Usage | None = None
+    last_finish: FinishReason | None = None
+    last_drafted_tokens: int = 0
+    last_accepted_tokens: int = 0
+
+    def snapshot(self, *, running: int, waiting: int, blocks_total: int, blocks_free: int) -> Snapshot:
+        """The counters now, with what other objects know."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Snapshot(
+            running=running, waiting=waiting, blocks_total=blocks_total, blocks_free=blocks_free, **own
+        )

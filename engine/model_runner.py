@@ -1,29 +1,54 @@
 """Runs the model on batches, against one KV cache."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from engine.batch import Batch
+from engine.config import EngineConfig
 from engine.context_shift import Move
+from engine.cuda_graphs import CudaGraphs
 from engine.kernels import Rotation, SelfAttention
 from engine.kv_cache import KVCache
+from engine.loading import allocate_cache, cache_slots
 from engine.models import Model
 
 
 class ModelRunner:
     """A model and the cache that it writes to."""
 
-    def __init__(self, model: Model, cache: KVCache) -> None:
+    def __init__(self, model: Model, cache: KVCache, graphs: CudaGraphs | None = None) -> None:
+        """`graphs`: recorded steps of the same model and cache, where there are any."""
         self._model = model
         self._cache = cache
+        self._graphs = graphs
+
+    @classmethod
+    def of(cls, config: EngineConfig, model: Model, context_length: int) -> Self:
+        """One with a cache as the settings ask for. Raises `ConfigError` where the memory is short."""
+        cache = allocate_cache(model.cache_shape, cache_slots(config, context_length), model.kernels)
+        if not model.kernels.paged or model.kernels.device.type != "cuda":
+            return cls(model, cache)
+        pages = -(-context_length // config.block_size)
+        graphs = CudaGraphs(model, cache, page_size=config.block_size, pages=pages, most=config.max_sequences)
+        runner = cls(model, cache, graphs)
+        runner.record()
+        return runner
+
+    @torch.inference_mode()
+    def record(self) -> None:
+        """Record anew what is recorded: theta has been switched or replaced."""
+        if self._graphs is not None:
+            self._graphs.record()
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> torch.Tensor:
         """Logits float32 [n, vocab] of the batch's wanted rows; n may be 0."""
-        return self._model(batch, self._cache)
+        logits = None if self._graphs is None else self._graphs.run(batch)
+        return self._model(batch, self._cache) if logits is None else logits
 
     @torch.inference_mode()
     def states(self, batch: Batch) -> npt.NDArray[np.float32]:

@@ -68,7 +68,7 @@ class Output:
             for ids in (tokenizer.encode(stop, add_bos=False) for stop in self._stops)
             if len(ids) == 1 and tokenizer.is_control(ids[0])
         )
-        self._longest_stop = max(map(len, self._stops), default=0)
+        self._longest = max(map(len, self._stops + self._phrases), default=0)
         self._stop_beginnings = _Beginnings(self._stops)
         self._phrase_beginnings = _Beginnings(self._phrases)
         self._detokenizer = Detokenizer(tokenizer, render_special=request.render_special)
@@ -124,7 +124,7 @@ class Output:
         return Verdict(text, tokens, logprobs, finish)
 
     def _forget_sent(self) -> None:
-        keep = max(len(self._recent) - self._sent, self._longest_stop - 1)
+        keep = max(len(self._recent) - self._sent, self._longest - 1)
         drop = len(self._recent) - keep
         if drop <= 0:
             return
@@ -139,11 +139,12 @@ class Output:
         if not self._phrases:
             return 0
         text = lowered(self._recent)
-        places = (text.find(phrase, self._sent) for phrase in self._phrases)
+        # After a rewind another token may complete a phrase whose beginning was out of danger and is sent.
+        places = (text.find(phrase, max(0, self._sent - len(phrase) + 1)) for phrase in self._phrases)
         place = min((place for place in places if place >= 0), default=None)
         if place is None:
             return 0
-        first = next(index for index, held in enumerate(self._held) if held.end > place)
+        first = next(index for index, held in enumerate(self._held) if held.end > max(place, self._sent))
         removed = [self._held.pop() for _ in range(len(self._held) - first)]
         self._recent = self._recent[: removed[-1].start]
         self._detokenizer.restore(removed[-1].before)

@@ -10,7 +10,9 @@ part of (`engine.context_shift`), and computes the rest.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, replace
 
 from engine.block_manager import BlockManager
 from engine.context_shift import ContextShift, Match, Move
@@ -20,11 +22,15 @@ from engine.sequence import Sequence, SequenceState
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Tokens `start` to `start + count` of a sequence, to be computed in this step."""
+    """Tokens `start` to `start + count` of a sequence, to be computed in this step.
+
+    `draft`: tokens that may come next and are computed behind them on trial. They are not the sequence's.
+    """
 
     sequence: Sequence
     start: int
     count: int
+    draft: tuple[int, ...] = ()
 
     @property
     def completes(self) -> bool:
@@ -93,7 +99,7 @@ class Scheduler:
         # Where blocks are so short that a running sequence had to go, none is let in.
         crowded = self.counters.preemptions > preemptions
         while self.waiting and budget and not crowded and len(self.running) < self.max_sequences:
-            count = self._admit(self.waiting[0], budget)
+            count = self._admit(self.waiting[0], budget, plan)
             if count == 0:
                 break
             sequence = self.waiting.popleft()
@@ -102,6 +108,24 @@ class Scheduler:
             plan.append(Chunk(sequence, sequence.computed, count))
             budget -= count
         return plan
+
+    def extend(self, plan: Plan, drafts: Mapping[Sequence, Tokens[int]]) -> None:
+        """Put drafts behind the chunks of a plan that complete their sequences.
+
+        Each is cut to the budget that the plan has left and to the blocks that are free: no sequence waits or
+        goes because of one.
+        """
+        spare = self.token_budget - sum(chunk.count for chunk in plan)
+        for place, chunk in enumerate(plan):
+            sequence = chunk.sequence
+            if not chunk.completes or not drafts.get(sequence):
+                continue
+            end = chunk.start + chunk.count
+            room = (len(sequence.block_table) + self.blocks.num_free) * self.blocks.block_size - end
+            draft = tuple(drafts[sequence][: min(spare, room)])
+            spare -= len(draft)
+            self.blocks.grow(sequence, end + len(draft))
+            plan[place] = replace(chunk, draft=draft)
 
     def take_moves(self) -> list[Move]:
         """What the last plan has to find moved in the cache before it is computed, all at the same time.
@@ -116,6 +140,11 @@ class Scheduler:
         for chunk in plan:
             chunk.sequence.advance(chunk.count)
             self.blocks.register(chunk.sequence)
+
+    def accept(self, sequence: Sequence) -> None:
+        """Note that the sequence's newest token was drafted and has been computed in this step."""
+        sequence.advance(1)
+        self.blocks.register(sequence)
 
     def restart(self) -> None:
         """Forget all keys and values: those of cached prefixes, of earlier contexts and of running sequences.
@@ -138,7 +167,7 @@ class Scheduler:
             assert not sequence.block_table, "a waiting sequence holds blocks"
         self.blocks.check_integrity(self.running)
 
-    def _admit(self, sequence: Sequence, budget: int) -> int:
+    def _admit(self, sequence: Sequence, budget: int, plan: Plan) -> int:
         """Give a waiting sequence what the cache has of it and blocks for a first chunk; 0 without room."""
         cached = 0 if sequence.anew else self.blocks.take_prefix(sequence)
         match = self._match(sequence)
@@ -146,7 +175,7 @@ class Scheduler:
             match.apply(sequence)
         count = min(sequence.missing, budget)
         covered = sequence.computed + count if sequence.moved is None else sequence.moved.stop
-        if not self.blocks.grow(sequence, covered):
+        if not self._grow(sequence, covered, plan):
             self.blocks.free(sequence)
             return 0
         shifted = 0
@@ -171,13 +200,33 @@ class Scheduler:
     def _make_room(self, sequence: Sequence, count: int, plan: Plan) -> bool:
         """Blocks for the next tokens of a running sequence, taken from younger ones if need be."""
         while sequence.state is SequenceState.RUNNING:
-            if self.blocks.grow(sequence, sequence.computed + count):
+            if self._grow(sequence, sequence.computed + count, plan):
                 return True
             victim = self.running[-1]
             self._preempt(victim)
             # A victim that was planned already loses its place in the step.
             plan[:] = [chunk for chunk in plan if chunk.sequence is not victim]
         return False
+
+    def _grow(self, sequence: Sequence, tokens: int, plan: Plan) -> bool:
+        """Blocks for so many tokens, if need be those of rejected drafts; False without room."""
+        return self.blocks.grow(sequence, tokens) or (
+            self._reclaim(plan) and self.blocks.grow(sequence, tokens)
+        )
+
+    def _reclaim(self, plan: Plan) -> bool:
+        """Take back blocks that sequences were given for drafts, since rejected; whether there were any.
+
+        Until blocks run out they stay where they are: each one that is handed out anew costs a cached prefix.
+        """
+        free = self.blocks.num_free
+        ends = {chunk.sequence: chunk.start + chunk.count for chunk in plan}
+        for sequence in self.running:
+            end = ends.get(sequence, sequence.computed)
+            # One that waits for its moved tokens has had no draft yet.
+            if sequence.moved is None and len(sequence.block_table) > self.blocks.blocks_for(end):
+                self.blocks.truncate(sequence, end)
+        return self.blocks.num_free > free
 
     def _preempt(self, sequence: Sequence) -> None:
         self._send_back(sequence)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
-from engine.types import GenerationRequest, TokenPrompt
+from engine.types import GenerationRequest, TokenPrompt, Usage
 
 
 class SequenceState(Enum):
@@ -36,6 +36,10 @@ class Sequence:
     """Prefix-cache key of each full, registered block; written by the block manager only."""
     drawn: int = 0
     """Tokens drawn so far, those that were taken back again included."""
+    drafted_tokens: int = 0
+    """Guessed tokens that the model has computed behind it; see `engine.speculation`."""
+    accepted_tokens: int = 0
+    """Those among them that were drawn."""
     banned_at: dict[int, set[int]] = field(default_factory=dict)
     """Tokens that led to a banned phrase, by their place in `tokens`; they are not drawn there again."""
     shifted_from: int | None = None
@@ -92,3 +96,16 @@ class Sequence:
         self.banned_at = {at: tokens for at, tokens in self.banned_at.items() if at <= place}
         self.banned_at.setdefault(place, set()).add(self.tokens[place])
         del self.tokens[place:]
+
+    def usage(self, now: float, seed: int) -> Usage:
+        """What it has cost, once it ends. `now`: monotonic seconds."""
+        started = now if self.started_at is None else self.started_at
+        first = now if self.first_token_at is None else self.first_token_at
+        return Usage(
+            prompt_tokens=self.prompt_length,
+            completion_tokens=self.generated,
+            cached_tokens=self.cached_tokens,
+            prompt_seconds=first - started,
+            decode_seconds=now - first,
+            seed=seed,
+        )

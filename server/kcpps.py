@@ -16,6 +16,8 @@ from server.kobold_flags import IGNORED_KEYS, is_neutral
 OWN_PREFIX = "nkat_"
 UNKNOWN = "not known to NKAT"
 DEFAULT_PORT = 5001
+DEFAULT_DRAFT_AMOUNTS = (4, 8)
+"""Of KoboldCpp's earlier and later versions."""
 
 MOST_KEYS = 1000
 """Keys that a file may hold; KoboldCpp writes fewer than 200."""
@@ -166,6 +168,12 @@ def _together(value: Any) -> int | None:
     return None if number == 1 else number
 
 
+def _draft_amount(value: Any) -> int | None:
+    """KoboldCpp writes its default with a draft model and without; only another number asks for drafts."""
+    number = _positive(value)
+    return None if number in DEFAULT_DRAFT_AMOUNTS else number
+
+
 def _level(value: Any) -> bool | None:
     if isinstance(value, bool):
         return value
@@ -208,6 +216,8 @@ _READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "blasbatchsize": ("blasbatchsize", _batch),
     "batchsize": ("blasbatchsize", _batch),
     "noshift": ("noshift", _switch),
+    "draftmodel": ("draftmodel", _text),
+    "draftamount": ("draftamount", _draft_amount),
     "defaultgenamt": ("defaultgenamt", _positive),
     "genlimit": ("genlimit", _positive),
     "maxrequestsize": ("maxrequestsize", _positive),

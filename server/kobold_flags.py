@@ -30,7 +30,8 @@ _REASONS: Mapping[str, str] = {
     "the model file says whether prompts begin with BOS": "nobostoken",
     "NKAT applies no LoRA": "lora loramult",
     "NKAT reads text only": "mmproj mmprojcpu visionmaxres visionmintokens visionmaxtokens",
-    "NKAT drafts no tokens": "draftmodel draftamount draftgpulayers draftgpusplit usemtp",
+    "a draft model runs where the model does": "draftgpulayers draftgpusplit",
+    "NKAT guesses ahead with --draftmodel or --draftamount": "usemtp",
     "NKAT has no classifier-free guidance": "enableguidance",
     "NKAT makes no images": (
         "sdmodel sdthreads sdclamped sdclampedsoft sdt5xxl sdclip1 sdclip2 sdclipl sdclipg sdphotomaker "
@@ -93,7 +94,6 @@ IGNORED_KEYS: Mapping[str, str] = {
 
 _DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "autofitpadding": (1024,),
-    "draftamount": (4, 8),
     "draftgpulayers": (999,),
     "embeddingsmaxctx": (4096,),
     "gpulayers": (-1,),
@@ -131,6 +131,11 @@ _OWN_NAMES: Mapping[str, str] = {
     "--contbatch": "--parallelrequests",
     "--no-context-shift": "--noshift",
     "--promptlimit": "--genlimit",
+    "-md": "--draftmodel",
+    "--model-draft": "--draftmodel",
+    "--draft-max": "--draftamount",
+    "--draft-n": "--draftamount",
+    "--spec-draft-n-max": "--draftamount",
 }
 """KoboldCpp's other names of flags that NKAT has."""
 
@@ -161,11 +166,6 @@ _OTHER_NAMES: Mapping[str, str] = {
     "--mlock": "usemlock",
     "--no-mmap": "nommap",
     "--swa-full": "noswa",
-    "-md": "draftmodel",
-    "--model-draft": "draftmodel",
-    "--draft-max": "draftamount",
-    "--draft-n": "draftamount",
-    "--spec-draft-n-max": "draftamount",
     "-ngld": "draftgpulayers",
     "--gpu-layers-draft": "draftgpulayers",
     "--n-gpu-layers-draft": "draftgpulayers",

@@ -85,6 +85,9 @@ class Status:
 
     last_usage: Usage | None
     last_finish: FinishReason | None
+    drafted: int
+    """Tokens of the last reply that were guessed ahead, and of them those that were right."""
+    accepted: int
     finished: int
     open: int
     waiting: int
@@ -220,6 +223,8 @@ class GenerationService:
         return Status(
             last_usage=snapshot.last_usage,
             last_finish=snapshot.last_finish,
+            drafted=snapshot.last_drafted_tokens,
+            accepted=snapshot.last_accepted_tokens,
             finished=snapshot.requests_finished,
             open=self._open,
             waiting=snapshot.waiting,

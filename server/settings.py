@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from engine.config import EngineConfig
+from engine.config import MOST_DRAFT_TOKENS, EngineConfig
 from engine.errors import ConfigError
 from server.kcpps import parse_kcpps
 from server.kobold_flags import IGNORED_FLAGS
@@ -88,6 +88,16 @@ class Settings(BaseSettings):
         default=False,
         description="when a chat loses its oldest part, compute the rest anew rather than shift it",
     )
+    draftmodel: UserPath | None = Field(
+        default=None, description="GGUF file of a smaller model of the same vocabulary, to guess ahead with"
+    )
+    draftamount: int | None = Field(
+        default=None,
+        ge=0,
+        le=MOST_DRAFT_TOKENS,
+        description="tokens guessed ahead, without --draftmodel from the text so far; "
+        "unset: 8 with --draftmodel, else none",
+    )
     maxrequestsize: int = Field(default=32, ge=1, le=1024, description="largest request body in MB")
     password: SecretStr | None = Field(
         default=None, min_length=1, description="key that clients must send as `Authorization: Bearer KEY`"
@@ -133,7 +143,7 @@ class Settings(BaseSettings):
         """Values given in code, then the environment; `load_settings` adds the file below both."""
         return init_settings, env_settings
 
-    @field_validator("model", mode="before")
+    @field_validator("model", "draftmodel", mode="before")
     @classmethod
     def _is_local(cls, value: Any) -> Any:
         if isinstance(value, str | Path) and str(value).startswith(("http:/", "https:/")):
@@ -184,6 +194,8 @@ class Settings(BaseSettings):
             token_budget=self.blasbatchsize,
             kv_tokens=self.kvtokens,
             context_shift=not self.noshift,
+            draft_model=self.draftmodel,
+            draft_tokens=self.draftamount,
             theta=self.theta,
             theta_path=None if self.theta_path is None else self.theta_path.expanduser(),
             gamma=self.theta_gamma,

@@ -48,6 +48,7 @@ FLOORS: Mapping[str, int] = {
     "engine.batch_builder": 4,
     "engine.model_runner": 4,
     "engine.cuda_graphs": 4,
+    "engine.paged_batch_builder": 4,
     "engine.output": 4,
     "engine.thinking": 4,
     "engine.generation": 4,

@@ -9,7 +9,7 @@ from engine.batch import Batch
 from engine.gguf import GGMLType
 from engine.kernels.operands import FeedForward, Norm, SelfAttention
 from engine.kernels.weight import Weight
-from engine.kv_cache import KVCache
+from engine.kv_cache import CacheFormat, KVCache
 
 Layers = tuple[SelfAttention | FeedForward, ...]
 
@@ -24,7 +24,10 @@ class Kernels(ABC):
     name: str
     device: torch.device
     cache_dtype: torch.dtype
-    """How keys and values lie in the KV cache."""
+    """How keys and values lie in the KV cache, where it holds floats."""
+    cache_format: CacheFormat = CacheFormat.F16
+    paged: bool = False
+    """Whether batches say where contexts lie by `pages`, not by `spans`."""
 
     @property
     @abstractmethod

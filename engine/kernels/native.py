@@ -171,9 +171,8 @@ def _own_context(layers: Layers, rows: int) -> KVCache:
     attentions = [layer for layer in layers if isinstance(layer, SelfAttention)]
     keys = max((layer.k.shape[0] for layer in attentions), default=0)
     values = max((layer.v.shape[0] for layer in attentions), default=0)
-    return KVCache(
-        *(torch.empty(rows, width, dtype=torch.float16).expand(2, -1, -1) for width in (keys, values))
-    )
+    shared = (torch.empty(rows, width, dtype=torch.float16).expand(2, -1, -1) for width in (keys, values))
+    return KVCache(next(shared), next(shared))
 
 
 def _c_cache(cache: KVCache) -> CCache:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.output import Output
+from engine.output import Output, Verdict
 from engine.tokenizer import Tokenizer
 from engine.types import FinishReason, GenerationRequest, TokenLogprob, TokenPrompt
 
@@ -262,3 +262,13 @@ def test_long_stop_strings_take_no_more_memory_than_they_have(gpt2_tokenizer: To
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_a_phrase_is_not_completed_over_text_that_is_sent(gpt2_tokenizer: Tokenizer) -> None:
+    a, b = tokens(gpt2_tokenizer, "ab")
+    out = output(gpt2_tokenizer, banned_phrases=("ab",))
+    assert [(v.text, v.rewind) for v in map(out.push, [a, a, b])] == [("", 0), ("a", 0), ("", 2)]
+    # The first "a" is sent, and now stands before the place of the next token again.
+    assert out.push(b) == Verdict("", rewind=1)
+    assert out.push(a).rewind == 0
+    assert rest(out) == "a"

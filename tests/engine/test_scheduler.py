@@ -232,3 +232,113 @@ def test_whatever_comes_is_served_and_leaves_nothing_behind(
         assert one.state is SequenceState.FINISHED
         assert job.leaves is not None or one.generated == job.max_tokens
     assert it.blocks.num_free == blocks
+
+
+def extend(it: Scheduler, plan: Plan, **counts: int) -> None:
+    """Offers a draft of so many tokens for the sequence of each name."""
+    running = {one.id: one for one in it.running}
+    it.extend(plan, {running[name]: list(range(900, 900 + count)) for name, count in counts.items()})
+
+
+def test_a_draft_goes_behind_a_chunk_that_completes_its_sequence() -> None:
+    it = scheduler(budget=16)
+    it.add(sequence("a", 3))
+    it.add(sequence("b", 40))
+    plan = it.plan()
+    extend(it, plan, a=2, b=2)
+    assert shape(plan) == [("a", 0, 3), ("b", 0, 13)]
+    assert [chunk.draft for chunk in plan] == [(), ()], "nothing was left of the budget"
+    it.advance(plan)
+    it.running[0].tokens.append(500)
+    it.finish(it.running[1])
+    plan = it.plan()
+    extend(it, plan, a=5)
+    assert [(chunk.completes, chunk.draft) for chunk in plan] == [(True, (900, 901, 902, 903, 904))]
+    # 4 known tokens and 5 that may come
+    assert len(it.running[0].block_table) == 3
+    it.advance(plan)
+    assert it.running[0].computed == 4, "a draft is not the sequence's"
+    it.check_integrity()
+
+
+def test_a_draft_is_cut_to_what_is_free() -> None:
+    it = scheduler(blocks=3, budget=10)
+    it.add(sequence("a", 4, max_tokens=8))
+    it.add(sequence("b", 4, max_tokens=4))
+    plan = it.plan()
+    extend(it, plan, a=9)
+    assert [chunk.draft for chunk in plan] == [(900, 901), ()], "the budget of 10 has 2 left"
+    it.advance(plan)
+    for one in it.running:
+        one.tokens.append(500)
+    # b needs the block that the draft of a took
+    plan = it.plan()
+    assert it.counters.preemptions == 1, "a keeps what it needs for its own token"
+    extend(it, plan, a=9)
+    assert [chunk.draft for chunk in plan] == [tuple(range(900, 907))], "8 tokens fit the two last blocks"
+    it.check_integrity()
+
+
+def test_blocks_of_rejected_drafts_are_there_for_others() -> None:
+    it = scheduler(blocks=4, budget=40)
+    it.add(sequence("a", 2, max_tokens=6))
+    plan = it.plan()
+    extend(it, plan, a=14)
+    assert it.blocks.num_free == 0
+    it.advance(plan)
+    it.running[0].tokens.append(500)
+    it.add(sequence("b", 12))
+    assert shape(it.plan()) == [("a", 2, 1), ("b", 0, 12)]
+    assert [len(one.block_table) for one in it.running] == [1, 3]
+    assert it.counters.preemptions == 0
+    it.check_integrity()
+
+
+def test_accepted_tokens_are_computed_and_found_by_others() -> None:
+    it = scheduler(budget=40)
+    it.add(sequence("a", 3))
+    plan = it.plan()
+    extend(it, plan, a=4)
+    it.advance(plan)
+    (a,) = it.running
+    a.tokens.append(900)
+    it.accept(a)
+    assert a.computed == len(a.tokens) == 4
+    a.tokens.append(500)
+    other = Sequence.from_request(GenerationRequest("b", TokenPrompt((*a.tokens[:4], 7)), 8))
+    it.add(other)
+    assert shape(it.plan()) == [("a", 4, 1), ("b", 4, 1)]
+    it.check_integrity()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.integers(1, 12)), min_size=1, max_size=6),
+    st.integers(9, 16),
+    st.integers(8, 20),
+    st.integers(1, 12),
+)
+def test_rejected_drafts_make_no_sequence_go_earlier(
+    work: list[tuple[int, int]], blocks: int, budget: int, most: int
+) -> None:
+    """Up to the first preemption, which then comes in the same step, every plan is the one without drafts."""
+    plain, drafted = (scheduler(blocks, sequences=4, budget=budget) for _ in range(2))
+    for it in (plain, drafted):
+        for number, (prompt, max_tokens) in enumerate(work):
+            it.add(sequence(chr(ord("a") + number), prompt, max_tokens))
+    while plain.has_work and not plain.counters.preemptions:
+        plans = []
+        for it in (plain, drafted):
+            plan = it.plan()
+            plans.append(shape(plan))
+            if it is drafted:
+                it.extend(plan, {chunk.sequence: [900] * most for chunk in plan})
+            it.check_integrity()
+            assert sum(chunk.count + len(chunk.draft) for chunk in plan) <= budget
+            it.advance(plan)
+            for one in [chunk.sequence for chunk in plan if chunk.completes]:
+                one.tokens.append(500 + one.generated)
+                if one.generated >= one.request.max_tokens:
+                    it.finish(one)
+        assert plans[0] == plans[1]
+        assert plain.counters.preemptions == drafted.counters.preemptions

@@ -172,9 +172,10 @@ def test_kobold_pieces() -> None:
 
 def test_perf_has_no_division_by_zero() -> None:
     for usage in (None, Usage(5, 0, cached_tokens=5), Usage(5, 1), Usage(5, 3, 0, 0.5, 0.2, 7)):
-        status = Status(usage, FinishReason.EOS, 1, 0, 0, 1.0, 1.0)
+        status = Status(usage, FinishReason.EOS, 7, 5, 1, 0, 0, 1.0, 1.0)
         perf = kobold.perf_reply(status, quiet=False)
         assert perf["idle"] == 1
+        assert (perf["last_draft_success"], perf["last_draft_failed"]) == (5, 2)
     assert perf["last_process"] == pytest.approx(100.0)
     assert perf["last_eval"] == pytest.approx(100.0)
     assert perf["stop_reason"] == 1

@@ -25,6 +25,7 @@ from server.settings import Settings, flag
             "",
         ),
         ("serve --ctx-size=512", "serve --contextsize=512", ""),
+        ("serve -md d --draft-n 6 -ngld 9", "serve --draftmodel d --draftamount 6", "draftgpulayers"),
         ("serve --multiuser --quiet", "serve --multiuser 10 --quiet", ""),
         ("serve --multiuser 3", "serve --multiuser 3", ""),
         ("serve --debugmode", "serve --debugmode", ""),

@@ -194,6 +194,10 @@ def test_the_engine_is_told(tmp_path: Path) -> None:
     assert (config.context_length, config.threads, config.max_sequences) == (64, 2, 3)
     assert config.context_shift
     assert not Settings(model=Path("m"), noshift=True).engine_config().context_shift
+    assert config.drafted_tokens == 0
+    assert Settings(model=Path("m"), draftamount=3).engine_config().drafted_tokens == 3
+    drafting = Settings(model=Path("m"), draftmodel=tmp_path / "d.gguf").engine_config()
+    assert (drafting.draft_model, drafting.drafted_tokens) == (tmp_path / "d.gguf", 8)
 
 
 @pytest.mark.parametrize(("multiuser", "capacity"), [(0, 4), (1, 14), (2, 5), (7, 10)])

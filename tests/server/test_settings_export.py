@@ -27,6 +27,8 @@ ALL: dict[str, Any] = {
     "defaultgenamt": 6,
     "genlimit": 7,
     "noshift": True,
+    "draftmodel": "d",
+    "draftamount": 8,
     "maxrequestsize": 8,
     "password": "hush-hush",
     "ssl": ["c", "k"],

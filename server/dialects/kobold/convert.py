@@ -148,8 +148,8 @@ def perf_reply(status: Status, *, quiet: bool) -> dict[str, Any]:
         "last_eval_time": eval_time,
         "last_process_speed": _ratio(processed, process_time),
         "last_eval_speed": _ratio(intervals, eval_time),
-        "last_draft_success": 0,
-        "last_draft_failed": 0,
+        "last_draft_success": status.accepted,
+        "last_draft_failed": status.drafted - status.accepted,
         "total_tts_gens": 0,
         "total_transcribe_gens": 0,
     }

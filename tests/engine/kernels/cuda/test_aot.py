@@ -1,0 +1,98 @@
+"""Every kernel compiles for every architecture, spills nothing, and keeps its hot loop short."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.kernels.cuda.aot import hot_loop, specs
+
+pytestmark = pytest.mark.cuda_aot
+
+PROCESSES = 2
+SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
+"""What a program may have (CUDA C++ Programming Guide, compute capabilities)."""
+ROOT = Path(__file__).resolve().parents[4]
+SPECS = specs()
+
+Reports = Mapping[tuple[str, int], Mapping[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def reports(request: pytest.FixtureRequest) -> Reports:
+    """What came of the Specs that this run asks for."""
+    wanted = sorted(
+        {
+            str(item.callspec.params["name"])
+            for item in request.session.items
+            if isinstance(item, pytest.Function)
+            and item.originalname == test_kernel_compiles.__name__
+            and item.path == request.path
+        }
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
+
+    def compile_some(names: list[str]) -> list[dict[str, Any]]:
+        run = subprocess.run(
+            [sys.executable, "-m", "tests.engine.kernels.cuda.aot", *names],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+        )
+        assert run.returncode == 0, run.stderr
+        return [json.loads(line) for line in run.stdout.splitlines()]
+
+    shares = [share for share in (wanted[at::PROCESSES] for at in range(PROCESSES)) if share]
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        found = [report for reports in pool.map(compile_some, shares) for report in reports]
+    return {(report["name"], report["arch"]): report for report in found}
+
+
+@pytest.mark.parametrize(
+    ("name", "arch"), [(spec.name, arch) for spec in SPECS.values() for arch in spec.archs]
+)
+def test_kernel_compiles(reports: Reports, name: str, arch: int) -> None:
+    report = reports[name, arch]
+    assert "error" not in report, report["error"]
+    assert report["spilled_bytes"] == 0
+    assert report["shared_bytes"] <= SHARED_BYTES[arch]
+    hot = SPECS[name].hot
+    if hot is not None:
+        assert report["per_weight"] <= hot.ceiling
+        assert report["barriers"] == 0
+
+
+CODE = """
+.L_x_1:
+        /*0010*/                   MOV R1, c[0x0][0x28] ;
+.L_x_0:
+        /*0020*/                   LDG.E.128 R4, [R2.64] ;
+        /*0030*/              @!P0 IDP.4A.U8.S8 R8, R4, R5, R8 ;
+        /*0040*/                   IDP.4A.U8.S8 R8, R6, R7, R8 ;
+        /*0050*/               @P1 BRA `(.L_x_0) ;
+        /*0060*/                   IDP.4A.U8.S8 R8, R6, R7, R8 ;
+        /*0070*/               @P2 BRA `(.L_x_1) ;
+        /*0080*/                   EXIT ;
+.L_x_2:
+        /*0090*/                   BRA `(.L_x_2);
+        /*00a0*/                   NOP ;
+"""
+
+
+def test_the_innermost_loop_is_found() -> None:
+    assert hot_loop(CODE.splitlines(), "IDP") == ["LDG.E.128", "IDP.4A.U8.S8", "IDP.4A.U8.S8", "BRA"]
+
+
+def test_a_loop_without_the_instruction_is_an_error() -> None:
+    with pytest.raises(ValueError, match="HMMA"):
+        hot_loop(CODE.splitlines(), "HMMA")
