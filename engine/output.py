@@ -68,7 +68,7 @@ class Output:
             for ids in (tokenizer.encode(stop, add_bos=False) for stop in self._stops)
             if len(ids) == 1 and tokenizer.is_control(ids[0])
         )
-        self._longest = max(map(len, self._stops + self._phrases), default=0)
+        self._longest = max(map(len, self._stops + self._phrases), default=1)
         self._stop_beginnings = _Beginnings(self._stops)
         self._phrase_beginnings = _Beginnings(self._phrases)
         self._detokenizer = Detokenizer(tokenizer, render_special=request.render_special)
@@ -124,8 +124,8 @@ class Output:
         return Verdict(text, tokens, logprobs, finish)
 
     def _forget_sent(self) -> None:
-        keep = max(len(self._recent) - self._sent, self._longest - 1)
-        drop = len(self._recent) - keep
+        # What is not sent may go back, so that the next stop string or phrase begins in front of it.
+        drop = self._sent - (self._longest - 1)
         if drop <= 0:
             return
         self._recent, self._sent = self._recent[drop:], self._sent - drop
