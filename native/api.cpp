@@ -138,3 +138,8 @@ NKAT_API int64_t nkat_draw(const float* values, int64_t count, float limit, int6
 NKAT_API int64_t nkat_find_strings(const uint8_t* text, int64_t size, int64_t count, int64_t* starts, int64_t* ends) {
   return find_strings(text, size, count, starts, ends);
 }
+
+NKAT_API int64_t nkat_join_strings(const uint8_t* text, const int64_t* starts, const int64_t* ends, int64_t count,
+                                   int halved, uint8_t* out) {
+  return join_strings(text, starts, ends, count, halved != 0, out);
+}

@@ -6,10 +6,9 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-Places = npt.NDArray[np.int64]
+from engine.native.strings import join_strings
 
-_PREFIX = 8
-"""Bytes in front of each string, its length."""
+Places = npt.NDArray[np.int64]
 
 
 class StringArray(Sequence[str]):
@@ -41,7 +40,7 @@ class StringArray(Sequence[str]):
         return self._data[self._starts[index] : self._ends[index]].decode(errors="replace")
 
     def __iter__(self) -> Iterator[str]:
-        strings = self._at_once()
+        strings = join_strings(self._data, self._starts, self._ends)
         return iter(self._one_by_one() if strings is None else strings)
 
     def __eq__(self, other: object) -> bool:
@@ -64,40 +63,12 @@ class StringArray(Sequence[str]):
     def halves(self) -> list[tuple[str, str]] | None:
         """Each string cut in two at its space, quickly.
 
-        None if a string does not have exactly one space, with something before and behind it, if one has a
-        NUL, or if one is not UTF-8.
+        None without the compiled library, and if a string does not have exactly one space, with something
+        before and behind it, has a NUL, or is not UTF-8.
         """
-        joined = self._joined()
-        spaces, joints = np.flatnonzero(joined == ord(" ")), np.flatnonzero(joined == 0)
-        if not len(spaces) == len(joints) == len(self) or not (joints + 1 < spaces).all():
-            return None
-        if not (spaces + 1 < np.append(joints[1:], len(joined))).all():
-            return None
-        joined[spaces] = 0
-        strings = _split(joined)
+        strings = join_strings(self._data, self._starts, self._ends, halved=True)
         return None if strings is None else list(zip(strings[::2], strings[1::2], strict=True))
-
-    def _at_once(self) -> list[str] | None:
-        """All strings, ten times as fast as one by one; None if one has a NUL or is not UTF-8."""
-        joined = self._joined()
-        return _split(joined) if np.count_nonzero(joined == 0) == len(self) else None
 
     def _one_by_one(self) -> Iterator[str]:
         for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True):
             yield self._data[start:end].decode(errors="replace")
-
-    def _joined(self) -> npt.NDArray[np.uint8]:
-        """All strings end to end, a NUL in front of each."""
-        data = np.frombuffer(self._data, np.uint8).copy()
-        data[self._starts - 1] = 0
-        kept = np.ones(len(data), np.bool_)
-        kept[self._starts[:, None] - np.arange(2, _PREFIX + 1)] = False
-        return data[kept]
-
-
-def _split(joined: npt.NDArray[np.uint8]) -> list[str] | None:
-    """The strings behind NULs; None if they are not UTF-8."""
-    try:
-        return joined.tobytes().decode().split("\0")[1:]
-    except UnicodeDecodeError:
-        return None

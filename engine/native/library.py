@@ -119,6 +119,7 @@ _FUNCTIONS = {
         POINTER(c_int64),
     ),
     "nkat_find_strings": (c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
+    "nkat_join_strings": (c_int64, c_void_p, c_void_p, c_void_p, c_int64, c_int, c_void_p),
 }
 """Name: result, arguments."""
 

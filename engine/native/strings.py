@@ -1,4 +1,4 @@
-"""Where strings lie that stand end to end, each behind its length, by the compiled library."""
+"""Strings that stand end to end, each behind its length, taken apart by the compiled library."""
 
 from mmap import mmap
 
@@ -24,3 +24,24 @@ def find_strings(data: mmap | bytes, position: int, count: int) -> tuple[Places,
         text.ctypes.data, len(text), count, starts.ctypes.data, ends.ctypes.data
     )
     return (starts, ends) if found >= 0 else None
+
+
+def join_strings(data: bytes, starts: Places, ends: Places, *, halved: bool = False) -> list[str] | None:
+    """The strings that lie at these places of the data, as `find_strings` gives them; halved: two of each.
+
+    They are then cut at the only space that each must have, with something before and behind it. None if one
+    cannot be, has a NUL or is no UTF-8, and without the library.
+    """
+    library = open_library()
+    if library is None:
+        return None
+    text, out = np.frombuffer(data, np.uint8), np.empty(len(data), np.uint8)
+    size = library.nkat_join_strings(
+        text.ctypes.data, starts.ctypes.data, ends.ctypes.data, len(starts), halved, out.ctypes.data
+    )
+    if size < 0:
+        return None
+    try:
+        return str(memoryview(out)[:size], "utf-8").split("\0")[1:]
+    except UnicodeDecodeError:
+        return None
