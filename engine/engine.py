@@ -65,7 +65,7 @@ class Engine:
         )
         self._batches = batch_builder(model.kernels, config.block_size)
         self._runner = ModelRunner.of(config, model, info.context_length)
-        self._sampler = Sampler(tokenizer)
+        self._sampler = Sampler(tokenizer, draw=model.kernels.draw if model.kernels.draws else None)
         self._compiler = GrammarCompiler(tokenizer)
         self._generations: dict[str, Generation] = {}
         self._decided: list[Event] = []

@@ -12,6 +12,8 @@ from engine.kv_cache import CacheFormat
 from engine.native import native_kernels
 
 TRITON = "triton"
+TRITON_CAPABILITY = (8, 0)
+"""The oldest cards that the Triton kernels are compiled for: bfloat16 products need it."""
 
 
 def select_kernels(
@@ -24,14 +26,16 @@ def select_kernels(
 ) -> Kernels:
     """The kernels of a name, or, for `auto`, the best that the device can run.
 
+    Several names, joined by `+`, are for a model on several devices: the first that runs on this one counts.
     `threads`: for kernels of the processor. `dense_bytes`: memory that the reference kernels may spend on
     dequantised copies of the weights. `cache_format`: of keys and values, for kernels with several.
     Raises `ConfigError` for a name of none that can run here.
     """
     names = (*_fast(device), ReferenceKernels.name)
-    if name not in ("auto", *names):
+    wanted = [one for one in name.split("+") if one in names]
+    if name != "auto" and not wanted:
         raise ConfigError(f"no kernels {name!r:.40} on {device}; there are: {', '.join(names)}")
-    chosen = names[0] if name == "auto" else name
+    chosen = names[0] if name == "auto" else wanted[0]
     if chosen == ReferenceKernels.name:
         return ReferenceKernels(device, dense_bytes=dense_bytes)
     if chosen == TRITON:
@@ -46,4 +50,6 @@ def _fast(device: torch.device) -> tuple[str, ...]:
     """The kernels made for a device, the best first."""
     if device.type == "cpu":
         return native_kernels()
-    return (TRITON,) if device.type == "cuda" and find_spec("triton") is not None else ()
+    if device.type != "cuda" or find_spec("triton") is None:
+        return ()
+    return (TRITON,) if torch.cuda.get_device_capability(device) >= TRITON_CAPABILITY else ()

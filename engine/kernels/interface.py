@@ -1,13 +1,14 @@
 """What a set of kernels offers to the models."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from engine.batch import Batch
 from engine.gguf import GGMLType
-from engine.kernels.operands import FeedForward, Norm, SelfAttention
+from engine.kernels.operands import Drawing, FeedForward, Norm, SelfAttention
 from engine.kernels.weight import Weight
 from engine.kv_cache import CacheFormat, KVCache
 
@@ -28,6 +29,8 @@ class Kernels(ABC):
     cache_format: CacheFormat = CacheFormat.F16
     paged: bool = False
     """Whether batches say where contexts lie by `pages`, not by `spans`."""
+    draws: bool = False
+    """Whether they draw tokens, too; if not, logits come to the processor."""
 
     @property
     @abstractmethod
@@ -70,3 +73,10 @@ class Kernels(ABC):
 
         Keys and values go to the cache. Without one the batch must be a whole text (`Batch.of_one`).
         """
+
+    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> list[int]:
+        """A token for each row of logits, float32 [n, vocab], which are left alone; -1: all are excluded.
+
+        Only where `draws` says so.
+        """
+        raise NotImplementedError

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.kernels.weight import Weight
+from engine.native.shortlist import Tail
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -13,6 +14,15 @@ class Norm:
 
     weight: torch.Tensor
     epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How a token is drawn: from the `cut` best of a row, behind the tail, by a random number u in [0, 1)."""
+
+    cut: int
+    tail: Tail
+    u: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -42,6 +42,6 @@ def join_strings(data: bytes, starts: Places, ends: Places, *, halved: bool = Fa
     if size < 0:
         return None
     try:
-        return str(memoryview(out)[:size], "utf-8").split("\0")[1:]
+        return str(out[:size].data, "utf-8").split("\0")[1:]
     except UnicodeDecodeError:
         return None

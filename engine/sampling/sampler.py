@@ -1,11 +1,12 @@
 """Draws one token for each sequence that has caught up."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 import torch
 
+from engine.kernels import Drawing
 from engine.sampling.breakers import BreakerCompiler, Breakers
 from engine.sampling.chain import uses_dry
 from engine.sampling.device_logits import DeviceLogits
@@ -20,13 +21,20 @@ from engine.tokenizer.piece_index import PieceIndex
 from engine.types import GenerationRequest, SamplingParams
 
 
+Drawer = Callable[[torch.Tensor, Sequence[Drawing]], Sequence[int]]
+"""`Kernels.draw`."""
+
+
 class Sampler:
     """Samplers of all requests under way, by request id. For one thread, except `prepare`.
 
-    `pieces` may be shared with others that search the vocabulary.
+    `pieces` may be shared with others that search the vocabulary. `draw`: that of kernels that draw tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, pieces: PieceIndex | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, pieces: PieceIndex | None = None, draw: Drawer | None = None
+    ) -> None:
+        self._draw = draw
         self._end_ids = tokenizer.end_ids
         self._piece = partial(tokenizer.piece, render_special=True)
         pieces = PieceIndex(tokenizer) if pieces is None else pieces
@@ -67,6 +75,34 @@ class Sampler:
 
         A request may have one row only. No row depends on the others.
         """
+        draws = self._drawn_in_place(logits, rows)
+        rest = [place for place, draw in enumerate(draws) if draw is None]
+        if rest:
+            taken = logits if len(rest) == len(rows) else logits[rest]
+            for place, draw in zip(rest, self._sample(taken, [rows[at] for at in rest]), strict=True):
+                draws[place] = draw
+        return [draw for draw in draws if draw is not None]
+
+    def _drawn_in_place(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[Draw | None]:
+        """Tokens of the rows that need nothing but a draw, where the kernels make them beside the logits."""
+        draws: list[Draw | None] = [None] * len(rows)
+        if self._draw is None:
+            return draws
+        drawings = [self._sequences[row.request_id].drawing(row) for row in rows]
+        places = [place for place, drawing in enumerate(drawings) if drawing is not None]
+        if not places:
+            return draws
+        taken = logits if len(places) == len(rows) else logits[places]
+        tokens = self._draw(taken, [drawing for drawing in drawings if drawing is not None])
+        for place, token in zip(places, tokens, strict=True):
+            drawing = drawings[place]
+            if token >= 0:
+                draws[place] = Draw(token)
+            elif drawing is not None:  # every token is excluded: a last resort is not the kernels' business
+                self._sequences[rows[place].request_id].put_back(drawing)
+        return draws
+
+    def _sample(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[Draw]:
         sequences = [self._sequences[row.request_id] for row in rows]
         raws = list(self._rows(logits))
         begun = [sequence.begin(raw, row) for sequence, raw, row in zip(sequences, raws, rows, strict=True)]

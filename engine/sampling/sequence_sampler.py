@@ -5,6 +5,8 @@ from functools import partial
 
 import numpy as np
 
+from engine.kernels import Drawing
+from engine.native.shortlist import Tail
 from engine.sampling.bitmask import unpack
 from engine.sampling.breakers import Breakers
 from engine.sampling.candidates import Candidates, Ids
@@ -49,6 +51,25 @@ class SequenceSampler:
         self._banned: tuple[frozenset[int], Ids] = (frozenset(), _ids(self._always_banned))
         """The last row's bans, and all that is banned with them."""
 
+    def drawing(self, row: Row) -> Drawing | None:
+        """How the row's token is drawn, where the model's own logits and one random number decide and no
+        candidates are to be told of; None: as `begin` does it.
+
+        The random number is used up; `put_back` takes it back.
+        """
+        if row.forced is not None or self._logprobs is not None or self._changes(row):
+            return None
+        if self._chain.greedy and self._chain.cut == 1:
+            return Drawing(1, Tail(), 0.0)
+        if self._chain.tail is None or not self.selector.plain:
+            return None
+        return Drawing(self._chain.cut, self._chain.tail, self.selector.uniform())
+
+    def put_back(self, drawing: Drawing) -> None:
+        """Take a drawing back that came to nothing."""
+        if not self._chain.greedy:
+            self.selector.put_back(drawing.u)
+
     def begin(self, raw: VocabularyLogits, row: Row) -> Callable[[], Selection]:
         """Queue the work on all logits; the result, to be called once, waits for it and draws.
 
@@ -80,10 +101,12 @@ class SequenceSampler:
 
     def _changed(self, raw: VocabularyLogits, row: Row) -> VocabularyLogits:
         """The logits behind biases, bans, the mask and what else changes all of them."""
-        chain, banned = self._chain, self._banned_ids(row)
-        if chain.biases is None and not len(banned) and row.allowed is None and not chain.vocabulary:
-            return raw
-        return self._change(raw, row, banned)
+        return self._change(raw, row, self._banned_ids(row)) if self._changes(row) else raw
+
+    def _changes(self, row: Row) -> bool:
+        chain = self._chain
+        banned = len(self._banned_ids(row)) > 0
+        return banned or chain.biases is not None or row.allowed is not None or len(chain.vocabulary) > 0
 
     @_in_silence
     def _change(self, raw: VocabularyLogits, row: Row, banned: Ids) -> VocabularyLogits:

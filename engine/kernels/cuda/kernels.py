@@ -1,5 +1,7 @@
 """Every operation of a model on a CUDA device, by Triton kernels."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -11,9 +13,10 @@ from engine.kernels.cuda.linear import project, project_gated, project_onto
 from engine.kernels.cuda.planes import pack_planes
 from engine.kernels.cuda.prefill import prefill_attention
 from engine.kernels.cuda.rope import rope_store
+from engine.kernels.cuda.sampling import draws_of, sample
 from engine.kernels.cuda.weight import CudaWeight
 from engine.kernels.interface import Kernels, Layers
-from engine.kernels.operands import FeedForward, Norm, SelfAttention
+from engine.kernels.operands import Drawing, FeedForward, Norm, SelfAttention
 from engine.kernels.weight import Weight
 from engine.kv_cache import CacheFormat, KVCache
 
@@ -30,6 +33,7 @@ class CudaKernels(Kernels):
 
     name = "triton"
     paged = True
+    draws = True
     cache_dtype = torch.float16
 
     def __init__(self, device: torch.device, cache_format: CacheFormat = CacheFormat.F16) -> None:
@@ -62,6 +66,11 @@ class CudaKernels(Kernels):
 
     def embed(self, ids: torch.Tensor, weight: Weight) -> torch.Tensor:
         return embed(_own(weight).planes, ids)
+
+    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> list[int]:
+        most = max(drawing.cut for drawing in drawings)
+        tokens: list[int] = sample(logits, draws_of(drawings, self.device), most).tolist()
+        return tokens
 
     def forward(
         self,

@@ -4,11 +4,14 @@ The same arithmetic as `engine.native.shortlist.draw`, so that a seed gives the 
 is queued without waiting for the device, and can be recorded in a CUDA graph.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
+
+from engine.kernels.operands import Drawing
 
 MOST_CANDIDATES = 8192
 """Of one draw: what a program's registers hold."""
@@ -33,6 +36,16 @@ class Draws:
     distance: torch.Tensor
     temperature: torch.Tensor
     u: torch.Tensor
+
+
+def draws_of(drawings: Sequence[Drawing], device: torch.device) -> Draws:
+    """The same on the device, in one copy."""
+    told = [(d.cut, d.tail.top_p, d.tail.distance, d.tail.temperature, d.u) for d in drawings]
+    table = torch.tensor(told, dtype=torch.float64).T.contiguous()
+    if device.type == "cuda":
+        table = table.pin_memory()
+    cut, top_p, distance, temperature, u = table.to(device, non_blocking=True)
+    return Draws(cut.int(), top_p, distance.float(), temperature.float(), u)
 
 
 @triton.jit

@@ -18,3 +18,12 @@ collect_ignore_glob = [] if find_spec("triton") else ["test_*.py"]
 def device() -> torch.device:
     """Where kernels run: on a card with TRITON_INTERPRET=0, else on the processor."""
     return torch.device("cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda")
+
+
+@pytest.fixture
+def large_tiles(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For whole models: the interpreter takes as long for a program of two rows as for one of all."""
+    from engine.kernels.cuda import gemv
+
+    if device.type == "cpu":
+        monkeypatch.setattr(gemv, "tiling", lambda *_: gemv.Tiling(rows=128, warps=1, unroll=1))
