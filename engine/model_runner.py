@@ -1,16 +1,18 @@
 """Runs the model on batches, against one KV cache."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.batch import Batch
+from engine.batch import Batch, Pages
 from engine.config import EngineConfig
 from engine.context_shift import Move
 from engine.cuda_graphs import CudaGraphs
+from engine.device import make_current
 from engine.kernels import Rotation, SelfAttention
 from engine.kv_cache import KVCache
 from engine.loading import allocate_cache, cache_slots
@@ -30,29 +32,48 @@ class ModelRunner:
     def of(cls, config: EngineConfig, model: Model, context_length: int) -> Self:
         """One with a cache as the settings ask for. Raises `ConfigError` where the memory is short."""
         cache = allocate_cache(model.cache_shape, cache_slots(config, context_length), model.kernels)
-        if not model.kernels.paged or model.kernels.device.type != "cuda":
-            return cls(model, cache)
-        pages = -(-context_length // config.block_size)
-        graphs = CudaGraphs(model, cache, page_size=config.block_size, pages=pages, most=config.max_sequences)
+        graphs = None
+        if model.kernels.paged and model.kernels.device.type == "cuda":
+            pages = -(-context_length // config.block_size)
+            graphs = CudaGraphs(
+                model, cache, page_size=config.block_size, pages=pages, most=config.max_sequences
+            )
         runner = cls(model, cache, graphs)
+        runner.compile(min(config.token_budget, context_length))
         runner.record()
         return runner
+
+    @torch.inference_mode()
+    def compile(self, most: int) -> None:
+        """Run what is compiled at its first use, for up to `most` rows: no request is to wait for that.
+
+        Writes to the first slots of the cache.
+        """
+        kernels = self._model.kernels
+        for rows in (rows for rows in kernels.compiled_for if rows <= most):
+            ids = torch.zeros(rows, dtype=torch.int64, device=kernels.device)
+            pages = Pages.of_one(rows, kernels.device)
+            self._model(replace(Batch.of_one(ids, range(rows - 1, rows)), pages=pages), self._cache)
 
     @torch.inference_mode()
     def record(self) -> None:
         """Record anew what is recorded: theta has been switched or replaced."""
         if self._graphs is not None:
+            make_current(self._model.kernels.device)
             self._graphs.record()
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> torch.Tensor:
         """Logits float32 [n, vocab] of the batch's wanted rows; n may be 0."""
+        # The thread may be another one than that which loaded the model.
+        make_current(self._model.kernels.device)
         logits = None if self._graphs is None else self._graphs.run(batch)
         return self._model(batch, self._cache) if logits is None else logits
 
     @torch.inference_mode()
     def states(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Hidden states behind the final norm, float32 [n, width], of the batch's wanted rows; n may be 0."""
+        make_current(self._model.kernels.device)
         states: npt.NDArray[np.float32] = self._model.states(batch, self._cache).cpu().numpy()
         return states
 
@@ -73,7 +94,7 @@ class ModelRunner:
                 self._cache.move(layer.cache_layer, sources, targets, turns)
 
     def _tensor(self, parts: list[npt.NDArray[np.int64]]) -> torch.Tensor:
-        return torch.from_numpy(np.concatenate(parts)).to(self._cache.keys.device)
+        return torch.from_numpy(np.concatenate(parts)).to(self._model.kernels.device)
 
 
 def _turns_back(rotation: Rotation, distances: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,8 @@ class Kernels(ABC):
     cache_format: CacheFormat = CacheFormat.F16
     paged: bool = False
     """Whether batches say where contexts lie by `pages`, not by `spans`."""
+    compiled_for: tuple[int, ...] = ()
+    """Rows of batches that each have code of their own, which is compiled at its first use."""
     draws: bool = False
     """Whether they draw tokens, too; if not, logits come to the processor."""
 

@@ -22,9 +22,7 @@ class SplitCache(KVCache):
     def of(cls, parts: Sequence[KVCache]) -> Self:
         """All of these as one, in the order of the layers; at least one."""
         first = parts[0]
-        return cls(
-            first.keys, first.values, first.format, first.key_scales, first.value_scales, tuple(parts)
-        )
+        return cls(first.keys, first.values, first.format, first.key_scales, first.value_scales, tuple(parts))
 
     def layer(self, number: int) -> CacheLayer:
         """One layer's part."""

@@ -20,7 +20,6 @@ from engine.tokenizer import Tokenizer
 from engine.tokenizer.piece_index import PieceIndex
 from engine.types import GenerationRequest, SamplingParams
 
-
 Drawer = Callable[[torch.Tensor, Sequence[Drawing]], Sequence[int]]
 """`Kernels.draw`."""
 

@@ -9,6 +9,8 @@ from engine.batch import Batch, Pages
 from engine.gguf import NATIVE_TYPES, GGMLType, dequantize
 from engine.kernels.cuda.attention import Scoring, decode_attention
 from engine.kernels.cuda.embedding import embed
+from engine.kernels.cuda.gemm import MOST_ROWS
+from engine.kernels.cuda.gemv import MOST_COLUMNS
 from engine.kernels.cuda.linear import project, project_gated, project_onto
 from engine.kernels.cuda.planes import pack_planes
 from engine.kernels.cuda.prefill import prefill_attention
@@ -34,6 +36,7 @@ class CudaKernels(Kernels):
     name = "triton"
     paged = True
     draws = True
+    compiled_for = (1, MOST_COLUMNS + 1, 17, 33, 65, MOST_ROWS + 1)
     cache_dtype = torch.float16
 
     def __init__(self, device: torch.device, cache_format: CacheFormat = CacheFormat.F16) -> None:
