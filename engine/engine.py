@@ -20,6 +20,7 @@ from engine.grammar import GrammarCompiler
 from engine.kernels import Kernels
 from engine.layers import Star
 from engine.loading import cache_slots, load_draft_model, load_parts
+from engine.lookahead import Flight, Lookahead
 from engine.metrics import Counters, Snapshot
 from engine.model_runner import ModelRunner
 from engine.models import Model
@@ -71,6 +72,9 @@ class Engine:
         self._decided: list[Event] = []
         """Events of requests that ended without a step."""
         self._embeddings = EmbeddingQueue()
+        self._lookahead = Lookahead(self._batches, self._runner, self._sampler)
+        self._flight: Flight | None = None
+        """The step whose tokens are on their way."""
         self._speculator = start_speculation(config, info.context_length, draft_model, self.counters)
 
     @classmethod
@@ -142,6 +146,7 @@ class Engine:
         a model without theta and for a gamma outside [0, 1].
         """
         star = self.check_theta(gamma)
+        self._recall()
         if enabled is not None:
             star.enable(enabled)
             self._runner.record()
@@ -204,6 +209,11 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Let every sequence that fits advance; news of those that have any."""
+        events = self._plan_step() if self._flight is None else self._land(self._flight)
+        decided, self._decided = self._decided, []
+        return decided + events
+
+    def _plan_step(self) -> list[Event]:
         following = self._embeddings.start()
         if following is not None:
             self._scheduler.add(following)
@@ -216,9 +226,7 @@ class Engine:
         for chunk in [chunk for chunk in plan if chunk.sequence is self._embeddings.sequence]:
             plan.remove(chunk)
             self._embed(chunk)
-        events = self._advance(plan) if plan else []
-        decided, self._decided = self._decided, []
-        return decided + events
+        return self._advance(plan) if plan else []
 
     def log_likelihoods(self, ids: list[int], first: int) -> torch.Tensor:
         """How likely the model finds ids[first:], each after all in front: float32 [len(ids) - first].
@@ -281,9 +289,57 @@ class Engine:
                 0, min(chunk.count, sequence.prompt_length - chunk.start)
             )
         logits = self._runner.run(self._batches.build(plan))
-        self._scheduler.advance(plan)
         self.counters.steps += 1
+        if self._speculator is None and all(chunk.completes for chunk in plan):
+            flight = self._lookahead.launch(
+                plan, logits, [self._generations[c.sequence.id].row for c in plan]
+            )
+            if flight is not None:
+                return self._land(flight)
+        self._scheduler.advance(plan)
         return self._draw(logits, Trial.all_of(plan, self._generations))
+
+    def _follow(self, flight: Flight) -> Flight | None:
+        """Launch the step behind one whose tokens are not known yet, if only these are missing."""
+        landing = {chunk.sequence.id for _, chunk, _ in flight.rows()}
+        others = self._scheduler.waiting or self._embeddings.has_work
+        if others or any(sequence.id not in landing for sequence in self._scheduler.running):
+            return None
+        sequences = {row: chunk.sequence for row, chunk, _ in flight.rows() if chunk.sequence.left > 1}
+        generations = [self._generations[sequence.id] for sequence in sequences.values()]
+        if not generations or not all(generation.foreseeable for generation in generations):
+            return None
+        if not all(self._blocks.grow(one, len(one.tokens) + 1) for one in sequences.values()):
+            return None
+        self.counters.steps += 1
+        return self._lookahead.follow(flight, sequences, [generation.row for generation in generations])
+
+    def _land(self, flight: Flight) -> list[Event]:
+        """Launch the next step if that is possible, then wait for the tokens of this one and take them in."""
+        self._flight = following = self._follow(flight)
+        tokens = flight.arriving.wait()
+        landed = flight.rows()
+        self._scheduler.advance([chunk for _, chunk, _ in landed])
+        events = []
+        for row, chunk, drawing in landed:
+            generation, draw = self._generations[chunk.sequence.id], Draw(tokens[row])
+            if draw.token < 0:
+                self._lookahead.drop(following, chunk.sequence)
+                self._sampler.put_back(chunk.sequence.id, drawing)
+                [draw] = self._sampler.sample(flight.logits[row : row + 1], [generation.row])
+            trial = Trial(generation, row)
+            self._accept(trial, draw)
+            events.append(self._conclude(trial))
+        if following is not None and not following.rows():
+            self._flight = None
+        return events
+
+    def _recall(self) -> None:
+        """Give up the step under way, as if it had not been launched."""
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            for _, chunk, _ in flight.rows():
+                self._lookahead.drop(flight, chunk.sequence)
 
     def _draw(self, logits: torch.Tensor, trials: list[Trial]) -> list[Event]:
         """Draw from the rows of the logits, float32 [n, vocab], that count; one event for each sequence."""
@@ -332,6 +388,8 @@ class Engine:
         if self._speculator is not None:
             self._speculator.forget(sequence)
         del self._generations[sequence.id]
+        if self._flight is not None:
+            self._flight.void.add(sequence.id)
         counters.last_usage, counters.last_finish = usage, reason
         counters.last_drafted_tokens = sequence.drafted_tokens
         counters.last_accepted_tokens = sequence.accepted_tokens

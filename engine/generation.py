@@ -41,6 +41,12 @@ class Generation:
             forced = None
         return Row(sequence.id, sequence.tokens, banned, allowed, forced)
 
+    @property
+    def foreseeable(self) -> bool:
+        """Whether what binds a token does not depend on the one before, and no token is ever taken back."""
+        bound = self._grammar is not None or self._thinking is not None
+        return not bound and not self.sequence.request.banned_phrases
+
     def accept(self, draw: Draw) -> Verdict:
         """Append a token, and judge the text: it goes on, goes back, or ends.
 

@@ -89,6 +89,11 @@ class Sequence:
         """Tokens made so far, hidden end tokens included."""
         return len(self.tokens) - self.prompt_length
 
+    @property
+    def left(self) -> int:
+        """Tokens that may still be drawn."""
+        return self.request.max_tokens - self.drawn
+
     def take_back(self, count: int) -> None:
         """Remove the last `count` tokens, and never draw the first of them there again."""
         place = len(self.tokens) - count

@@ -53,6 +53,7 @@ FLOORS: Mapping[str, int] = {
     "engine.thinking": 4,
     "engine.generation": 4,
     "engine.loading": 4,
+    "engine.lookahead": 4,
     "engine.speculation.*": 4,
     "engine.engine": 5,
     "engine.worker": 6,

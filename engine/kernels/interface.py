@@ -76,8 +76,10 @@ class Kernels(ABC):
         Keys and values go to the cache. Without one the batch must be a whole text (`Batch.of_one`).
         """
 
-    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> list[int]:
-        """A token for each row of logits, float32 [n, vocab], which are left alone; -1: all are excluded.
+    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> torch.Tensor:
+        """A token for each row of logits, float32 [n, vocab], which are left alone: int64 [n] on the device.
+
+        -1 where all tokens are excluded. Nobody waits for the device.
 
         Only where `draws` says so.
         """

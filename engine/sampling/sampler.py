@@ -20,7 +20,7 @@ from engine.tokenizer import Tokenizer
 from engine.tokenizer.piece_index import PieceIndex
 from engine.types import GenerationRequest, SamplingParams
 
-Drawer = Callable[[torch.Tensor, Sequence[Drawing]], Sequence[int]]
+Drawer = Callable[[torch.Tensor, Sequence[Drawing]], torch.Tensor]
 """`Kernels.draw`."""
 
 
@@ -82,6 +82,28 @@ class Sampler:
                 draws[place] = draw
         return [draw for draw in draws if draw is not None]
 
+    def launch(self, logits: torch.Tensor, rows: Sequence[Row]) -> tuple[list[Drawing], torch.Tensor] | None:
+        """Tokens of all rows, int64 [n] on the device, without waiting for them, and how they are drawn.
+
+        -1 is no token: put the drawing back, and `sample` that row. None, and nothing has happened, where a
+        row needs more than a draw by the kernels.
+        """
+        if self._draw is None:
+            return None
+        drawings: list[Drawing] = []
+        for row in rows:
+            drawing = self._sequences[row.request_id].drawing(row)
+            if drawing is None:
+                for earlier, done in zip(rows, drawings, strict=False):
+                    self.put_back(earlier.request_id, done)
+                return None
+            drawings.append(drawing)
+        return drawings, self._draw(logits, drawings)
+
+    def put_back(self, request_id: str, drawing: Drawing) -> None:
+        """Take the request's last drawing back, as if it had not been."""
+        self._sequences[request_id].put_back(drawing)
+
     def _drawn_in_place(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[Draw | None]:
         """Tokens of the rows that need nothing but a draw, where the kernels make them beside the logits."""
         draws: list[Draw | None] = [None] * len(rows)
@@ -93,12 +115,12 @@ class Sampler:
             return draws
         taken = logits if len(places) == len(rows) else logits[places]
         tokens = self._draw(taken, [drawing for drawing in drawings if drawing is not None])
-        for place, token in zip(places, tokens, strict=True):
+        for place, token in zip(places, tokens.tolist(), strict=True):
             drawing = drawings[place]
             if token >= 0:
                 draws[place] = Draw(token)
             elif drawing is not None:  # every token is excluded: a last resort is not the kernels' business
-                self._sequences[rows[place].request_id].put_back(drawing)
+                self.put_back(rows[place].request_id, drawing)
         return draws
 
     def _sample(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[Draw]:

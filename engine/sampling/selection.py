@@ -39,7 +39,7 @@ class Selector:
 
     def __init__(self, params: SamplingParams, seed: int) -> None:
         self._random = MersenneTwister(seed)
-        self._unused: float | None = None
+        self._unused: list[float] = []
         self.mirostat = Mirostat(params) if uses_mirostat(params) else None
         plain = self.mirostat is None
         self._adaptive = AdaptiveP(params) if plain and params.adaptive_target > 0 else None
@@ -54,12 +54,11 @@ class Selector:
 
     def uniform(self) -> float:
         """The next random number, in [0, 1)."""
-        u, self._unused = self._unused, None
-        return self._random.uniform() if u is None else u
+        return self._unused.pop() if self._unused else self._random.uniform()
 
     def put_back(self, u: float) -> None:
-        """Let a number that was not needed be the next one again."""
-        self._unused = u
+        """Let the last number that was not put back be the next one again."""
+        self._unused.append(u)
 
     def select(self, candidates: Candidates, raw: VocabularyLogits) -> Selection:
         """One of the candidates; `raw` holds the model's own logits."""

@@ -70,10 +70,9 @@ class CudaKernels(Kernels):
     def embed(self, ids: torch.Tensor, weight: Weight) -> torch.Tensor:
         return embed(_own(weight).planes, ids)
 
-    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> list[int]:
+    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> torch.Tensor:
         most = max(drawing.cut for drawing in drawings)
-        tokens: list[int] = sample(logits, draws_of(drawings, self.device), most).tolist()
-        return tokens
+        return sample(logits, draws_of(drawings, self.device), most)
 
     def forward(
         self,
