@@ -12,6 +12,7 @@ from engine.paged_batch_builder import PagedBatchBuilder
 from engine.sampling import Row, Sampler
 from engine.scheduler import Chunk, Plan
 from engine.sequence import Sequence as EngineSequence
+from engine.transfer import sent
 
 
 class Arriving:
@@ -86,7 +87,10 @@ class Lookahead:
         # The token to come stands behind those that are known.
         ahead = [Chunk(sequence, len(sequence.tokens), 0, draft=(0,)) for sequence in sequences.values()]
         batch = self._batches.build(ahead, logit_rows=range(len(ahead)))
-        tokens = flight.arriving.tokens[list(sequences)].clamp(min=0)
+        tokens = flight.arriving.tokens
+        if len(sequences) < len(tokens):
+            tokens = tokens[sent(torch.tensor(list(sequences)), tokens.device)]
+        tokens = tokens.clamp(min=0)
         batch.token_ids[: len(ahead)] = tokens.to(batch.token_ids.dtype)
         plan = [Chunk(sequence, len(sequence.tokens), 1) for sequence in sequences.values()]
         return self.launch(plan, self._runner.run(batch), rows)

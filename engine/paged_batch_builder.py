@@ -9,6 +9,7 @@ import torch
 
 from engine.batch import Batch, Pages
 from engine.scheduler import Plan
+from engine.transfer import sent
 
 _Integers = npt.NDArray[np.int32]
 
@@ -81,7 +82,5 @@ class PagedBatchBuilder:
     def _on_device(self, parts: Sequence[_Integers]) -> list[torch.Tensor]:
         """The same arrays on the device, brought there in one copy that nobody waits for."""
         joined = torch.from_numpy(np.concatenate([part.ravel() for part in parts]))
-        if self._device.type == "cuda":
-            joined = joined.pin_memory()
-        moved = torch.split(joined.to(self._device, non_blocking=True), [part.size for part in parts])
+        moved = torch.split(sent(joined, self._device), [part.size for part in parts])
         return [tensor.view(part.shape) for tensor, part in zip(moved, parts, strict=True)]

@@ -33,6 +33,7 @@ FLOORS: Mapping[str, int] = {
     "engine.kv_cache": 1,
     "engine.memory": 1,
     "engine.device": 1,
+    "engine.transfer": 1,
     "engine.tokenizer.*": 1,
     "engine.grammar.*": 1,
     "engine.sequence": 1,

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from engine.kernels.operands import Drawing
+from engine.transfer import sent
 
 MOST_CANDIDATES = 8192
 """Of one draw: what a program's registers hold."""
@@ -42,9 +43,7 @@ def draws_of(drawings: Sequence[Drawing], device: torch.device) -> Draws:
     """The same on the device, in one copy."""
     told = [(d.cut, d.tail.top_p, d.tail.distance, d.tail.temperature, d.u) for d in drawings]
     table = torch.tensor(told, dtype=torch.float64).T.contiguous()
-    if device.type == "cuda":
-        table = table.pin_memory()
-    cut, top_p, distance, temperature, u = table.to(device, non_blocking=True)
+    cut, top_p, distance, temperature, u = sent(table, device)
     return Draws(cut.int(), top_p, distance.float(), temperature.float(), u)
 
 
