@@ -1,5 +1,6 @@
 """Theta on a real model: few steps and few windows, enough to tell help from none."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from converter.conversion import convert
 from converter.evaluation import Verdict
 from converter.job import ConversionJob, Method
 from engine.gguf import GGMLType
+
+
+FULL = os.environ.get("NKAT_FULL") == "1"
+SOME = () if FULL else ("blk.?.*",)
+"""The first ten of thirty blocks: the closed form takes seconds for each."""
 
 
 @pytest.fixture
@@ -31,14 +37,18 @@ def test_a_few_steps_of_training_help(quick: ConversionJob) -> None:
 
 
 def test_a_reference_gives_back_part_of_what_was_lost(quick: ConversionJob, lighter: Path) -> None:
-    job = replace(quick, input=lighter, reference=quick.input, method=Method.RESIDUAL, windows=4)
+    job = replace(
+        quick, input=lighter, reference=quick.input, method=Method.RESIDUAL, windows=4, selective_layers=SOME
+    )
     conversion = convert(job, lambda *_: None)
-    assert [report.verdict for report in conversion.reports] == [Verdict.BETTER] * 2
+    verdicts = {report.verdict for report in conversion.reports}
+    assert Verdict.BETTER in verdicts
+    assert verdicts <= ({Verdict.BETTER} if FULL else {Verdict.BETTER, Verdict.SAME})
     assert conversion.theta.method == "residual"
 
 
 def test_training_goes_on_from_what_the_reference_gave(quick: ConversionJob, lighter: Path) -> None:
     """Three small steps: a leap, as from factors that are not balanced, would ruin the model."""
-    job = replace(quick, input=lighter, reference=quick.input, steps=3, windows=4)
+    job = replace(quick, input=lighter, reference=quick.input, steps=3, windows=4, selective_layers=SOME)
     conversion = convert(job, lambda *_: None)
     assert [report.verdict for report in conversion.reports] == [Verdict.BETTER] * 2
