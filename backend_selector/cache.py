@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from backend_selector.advice import CacheNeed, no_room
 from backend_selector.choice import Decision
-from backend_selector.facts import FileFacts, Wishes
+from backend_selector.facts import FileFacts, MachineFacts, Wishes
 from backend_selector.placement import Placement
 from backend_selector.sizes import gib
 from engine.config import DEFAULT_CONTEXT_LENGTH
@@ -30,41 +31,46 @@ class CachePlan:
         return -(-self.tokens.value // BLOCK) * BLOCK
 
 
-def plan_cache(file: FileFacts, placement: Placement, wishes: Wishes) -> CachePlan:
-    """What the user asks for, else as much as is usual and fits.
+def plan_cache(file: FileFacts, machine: MachineFacts, placement: Placement, wishes: Wishes) -> CachePlan:
+    """What the user asks for, else as much as is usual and fits on every device of the placement.
 
-    What is decided here leaves an eighth of the free memory to activations and other programs; what the
+    What is decided here leaves a part of the free memory to activations and other programs; what the
     user asks for may take that too. Raises `ConfigError` where no such cache fits.
     """
-    fits = _whole_blocks(placement.room // placement.kv_bytes_per_token)
-    spare = _whole_blocks(max(0, placement.room - placement.free // 8) // placement.kv_bytes_per_token)
-    if wishes.kvtokens is not None and wishes.kvtokens > fits:
-        raise _too_large(placement, wishes.kvtokens, fits, "--kvtokens")
-    context = _context(file, placement, wishes, fits, spare)
+
+    def refusal(tokens: int, flag: str) -> ConfigError:
+        return no_room(file, machine, wishes, placement, CacheNeed(tokens, flag, LEAST_CONTEXT, BLOCK))
+
+    fits, spare = _whole_blocks(placement.fits), _whole_blocks(placement.spare)
+    asked, cache = wishes.contextsize, wishes.kvtokens
+    if cache is not None and cache > fits:
+        raise refusal(cache, "--kvtokens")
+    if asked is not None and cache is not None and cache < asked:
+        raise ConfigError(
+            f"a KV cache of {cache} tokens cannot hold a context of {asked}: raise --kvtokens or lower "
+            "--contextsize"
+        )
+    if asked is not None and asked > fits:
+        raise refusal(asked, "--contextsize")
+    usual = min(file.trained_context, DEFAULT_CONTEXT_LENGTH)
+    context = _context(file, placement, wishes, spare)
+    if asked is None and cache is None and context.value < min(usual, LEAST_CONTEXT):
+        raise refusal(usual, "--contextsize")
     return CachePlan(context, _tokens(wishes, context.value, spare))
 
 
-def _context(file: FileFacts, placement: Placement, wishes: Wishes, fits: int, spare: int) -> Decision[int]:
-    asked, cache = wishes.contextsize, wishes.kvtokens
-    if asked is not None:
-        if cache is not None and cache < asked:
-            raise ConfigError(
-                f"a KV cache of {cache} tokens cannot hold a context of {asked}: raise --kvtokens or lower "
-                "--contextsize"
-            )
-        if asked > fits:
-            raise _too_large(placement, asked, fits, "--contextsize")
-        return Decision(asked, "as asked for")
-    usual = min(file.trained_context, DEFAULT_CONTEXT_LENGTH)
+def _context(file: FileFacts, placement: Placement, wishes: Wishes, spare: int) -> Decision[int]:
+    """The context asked for, else the usual one as far as it fits."""
+    if wishes.contextsize is not None:
+        return Decision(wishes.contextsize, "as asked for")
+    usual, cache = min(file.trained_context, DEFAULT_CONTEXT_LENGTH), wishes.kvtokens
     context = min(usual, spare if cache is None else cache)
     if context == usual:
         trained = "what the model was trained on"
         return Decision(usual, trained if usual == file.trained_context else "the usual length")
     if cache is not None:
         return Decision(context, f"all that {cache} tokens of KV cache can hold")
-    if context < min(usual, LEAST_CONTEXT):
-        raise _too_large(placement, usual, fits, "--contextsize")
-    room = gib(placement.room)
+    room = gib(min(stage.room for stage in placement.stages if stage.blocks))
     return Decision(context, f"lowered from {usual}: {room} are free beside the weights for the KV cache")
 
 
@@ -74,16 +80,6 @@ def _tokens(wishes: Wishes, context: int, spare: int) -> Decision[int]:
     if CONTEXTS * context <= spare:
         return Decision(CONTEXTS * context, f"{CONTEXTS} contexts")
     return Decision(max(context, spare), f"as many as fit, for want of memory for {CONTEXTS} contexts")
-
-
-def _too_large(placement: Placement, tokens: int, fits: int, flag: str) -> ConfigError:
-    needed, room = gib(tokens * placement.kv_bytes_per_token), gib(placement.room)
-    other = "" if placement.device.value == "cpu" else " or --device cpu"
-    advice = f"say {flag} {fits} or less{other}" if fits else f"free some memory{other}"
-    return ConfigError(
-        f"a KV cache of {tokens} tokens needs {needed}, but {placement.device.value} has {room} free beside "
-        f"the weights: {advice}, or take a smaller model"
-    )
 
 
 def _whole_blocks(tokens: int) -> int:

@@ -38,6 +38,8 @@ def probe_devices() -> tuple[tuple[CudaDevice, ...], str | None]:
 def _devices() -> Iterator[CudaDevice]:
     import torch
 
+    from engine.kernels.dispatch import device_kernels
+
     if not torch.cuda.is_available():
         return
     for index in range(torch.cuda.device_count()):
@@ -48,4 +50,5 @@ def _devices() -> Iterator[CudaDevice]:
             total=total,
             free=free,
             capability=torch.cuda.get_device_capability(index),
+            kernels=device_kernels(torch.device("cuda", index)),
         )

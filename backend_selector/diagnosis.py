@@ -70,10 +70,13 @@ def diagnose_model(file: FileFacts | NkatError, machine: MachineFacts, wishes: W
         yield Finding("fit", Verdict.PROBLEM, str(error))
         return
     yield Finding("theta", Verdict.OK, text)
-    context, device = choice.context.value, choice.device.value
     yield Finding(
-        "fit", Verdict.OK, f"{gib(choice.memory)} on {device} for weights and a context of {context}"
+        "fit",
+        Verdict.OK,
+        f"{gib(choice.memory)} on {choice.device.value} for a context of {choice.context.value}",
     )
+    for share in choice.shares:
+        yield Finding("fit", Verdict.OK, f"{share.layers} layers on {share.device}: {share.describe()}")
     for warning in choice.warnings:
         yield Finding("fit", Verdict.WARNING, warning)
 

@@ -3,26 +3,42 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from backend_selector.facts import FileFacts
+from backend_selector.facts import FileFacts, Wishes
+from backend_selector.placement import Placement
 
 _SHORTEST, _LONGEST = 256, 262144
 """Contexts that KoboldCpp takes."""
 
 
 def koboldcpp_command(
-    file: FileFacts, *, star: bool, device: str, context: int, threads: int
+    file: FileFacts, placement: Placement, *, star: bool, context: int, threads: int, wishes: Wishes
 ) -> tuple[str, ...]:
     """The arguments, program first. `star`: theta counts, so that an exported adapter goes with the model."""
     command = ["koboldcpp", "--model", str(plain_model(file)), "--skiplauncher"]
     command += ["--contextsize", str(min(max(context, _SHORTEST), _LONGEST)), "--threads", str(threads)]
-    if device == "cpu":
-        command += ["--usecpu"]
-    else:
-        # One more than there are layers: the output matrix counts as one.
-        command += ["--usecublas", device.removeprefix("cuda:"), "--gpulayers", str(file.layers + 1)]
+    command += _placement_flags(placement)
+    if wishes.quantkv:
+        command += ["--quantkv", str(wishes.quantkv)]
     if star:
         command += ["--lora", str(adapter(file))]
     return tuple(command)
+
+
+def _placement_flags(placement: Placement) -> list[str]:
+    """Which GPUs, how many layers, and if there are several what share of them each has."""
+    layers = {
+        int(stage.device.removeprefix("cuda:")): stage.blocks
+        for stage in placement.stages
+        if stage.device != "cpu"
+    }
+    if not layers:
+        return ["--usecpu"]
+    count = ["--gpulayers", str(placement.gpu_layers)]
+    if len(layers) == 1:
+        return ["--usecublas", str(next(iter(layers))), *count]
+    layers[max(layers)] += 1
+    shares = [str(layers.get(number, 0)) for number in range(max(layers) + 1)]
+    return ["--usecublas", *count, "--tensor_split", *shares]
 
 
 def koboldcpp_needs(file: FileFacts, *, star: bool) -> Iterator[str]:

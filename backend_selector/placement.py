@@ -1,108 +1,258 @@
-"""Where the weights go, in which kernels' form, and how much memory that leaves. Pure.
+"""Where the layers of a model go. Pure.
 
-The native kernels keep matrices packed, little larger than in the file, and the KV cache in float16. The
-reference kernels plan with the memory that is free when they start: up to half of it holds matrices in
-float32, taken in the file's order as long as they fit; the others stay packed in the file and are dequantised
-at each use, which is slow. The KV cache gets what is left.
+As with KoboldCpp, the output matrix with its norm counts as one more layer, and layers on GPUs are the last
+ones: a step begins on the processor and ends on a card, where tokens are drawn. The embedding is where the
+first block is.
 """
 
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
-from backend_selector.choice import Decision
-from backend_selector.facts import FileFacts, MachineFacts, Wishes
-from backend_selector.sizes import gib
+from backend_selector.facts import NOTHING, CudaDevice, FileFacts, MachineFacts, Wishes
+from backend_selector.stage import TRITON, Stage, make_stage
 from engine.config import DEFAULT_CONTEXT_LENGTH
 from engine.errors import ConfigError
-from engine.native import NATIVE_KERNELS
-
-_PANELS = 1.04
-"""The most that matrices grow when the native kernels take them over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A model on one device."""
+    """A model on one device, or in stages on several."""
 
-    device: Decision[str]
-    kernels: Decision[str]
-    free: int
-    weights: int
-    """Bytes that the weights take of the device's memory at most."""
-    dense: bool
-    """Whether all matrices are in the form that is fast to compute with."""
-    kv_bytes_per_token: int
-    """Keys and values of one token in all layers, as the cache holds them."""
+    stages: tuple[Stage, ...]
+    reason: str
+    """Why there."""
+    kernels_reason: str
+    layers_reason: str = "the whole model"
 
     @property
-    def room(self) -> int:
-        """Bytes left beside the weights; never negative."""
-        return max(0, self.free - self.weights)
+    def device(self) -> str:
+        """As the engine takes it: a device, or all of them with their layers, `cpu=9,cuda:0=24`."""
+        if len(self.stages) == 1:
+            return self.stages[0].device
+        return ",".join(f"{stage.device}={stage.blocks}" for stage in self.stages)
+
+    @property
+    def kernels(self) -> str:
+        """As the engine takes them: the names, each once, joined by `+`."""
+        return "+".join(dict.fromkeys(stage.kernels for stage in self.stages))
+
+    @property
+    def gpu_layers(self) -> int:
+        """Layers on GPUs, the output counted as one."""
+        blocks = sum(stage.blocks for stage in self.stages if stage.device != "cpu")
+        return blocks + (self.stages[-1].device != "cpu")
+
+    @property
+    def fits(self) -> int:
+        """Tokens that a KV cache can hold beside the weights on every device."""
+        return min(tokens for tokens in (stage.tokens() for stage in self.stages) if tokens is not None)
+
+    @property
+    def spare(self) -> int:
+        """The same, leaving the margin that decisions of our own leave."""
+        counts = (stage.tokens(stage.margin) for stage in self.stages)
+        return min(tokens for tokens in counts if tokens is not None)
 
 
 def place(file: FileFacts, machine: MachineFacts, wishes: Wishes) -> Placement:
-    """The device of the user's wish, else a CUDA device that can hold all of the model, else the CPU.
+    """Where the wishes put the model, else on one CUDA device that can hold all of it, else on several, else
+    as many layers as fit and the others on the CPU.
 
     Raises `ConfigError` for a device that there is not, and for kernels that it cannot run.
     """
-    if wishes.device == "auto":
-        return _automatic(file, machine, wishes)
     if wishes.device == "cpu":
         return _on_cpu(file, machine, wishes, "as asked for")
-    _, _, index = wishes.device.partition(":")
-    return _on_cuda(file, machine, wishes, int(index or 0))
+    cards = _cards(machine, wishes)
+    if not cards:
+        return _on_cpu(file, machine, wishes, _without_cards(machine))
+    if wishes.gpulayers == 0:
+        return _on_cpu(file, machine, wishes, "no layers are wanted on GPUs")
+    if wishes.gpulayers is not None and wishes.gpulayers > 0:
+        return _at_best(file, machine, wishes, cards, min(wishes.gpulayers, file.layers + 1))
+    return _as_much_as_fits(file, machine, wishes, cards)
 
 
-def _automatic(file: FileFacts, machine: MachineFacts, wishes: Wishes) -> Placement:
-    if not machine.cuda:
-        return _on_cpu(file, machine, wishes, "there is no CUDA device")
-    context = wishes.contextsize or min(file.trained_context, DEFAULT_CONTEXT_LENGTH)
-    tokens = max(context, wishes.kvtokens or 0)
-    for device in sorted(machine.cuda, key=lambda device: (-device.free, device.index)):
-        reason = f"{device.name} holds all weights in float32 and the context"
-        placement = _placement(file, machine, wishes, Decision(f"cuda:{device.index}", reason), device.free)
-        if placement.dense and tokens * placement.kv_bytes_per_token <= placement.room - placement.free // 8:
-            return placement
-    needed = gib(file.matrix_bytes)
-    return _on_cpu(
-        file,
-        machine,
-        wishes,
-        f"no CUDA device can hold {needed} of float32 weights in half of its free memory, and the context",
-    )
+def _cards(machine: MachineFacts, wishes: Wishes) -> list[CudaDevice]:
+    """The CUDA devices that may be used; in the order of their numbers. Raises `ConfigError`."""
+    if wishes.device.startswith("cuda"):
+        _, _, index = wishes.device.partition(":")
+        # Without a number all that are named by the shares, as torch has it else the first.
+        if index or wishes.tensor_split is None:
+            return [_card(machine, int(index or 0))]
+    if wishes.tensor_split is not None:
+        if not machine.cuda and wishes.device == "auto":
+            return []
+        return [_card(machine, number) for number, share in enumerate(wishes.tensor_split) if share > 0]
+    if wishes.maingpu is not None and wishes.maingpu >= 0 and machine.cuda:
+        return [_card(machine, wishes.maingpu)]
+    # Who wants kernels of the processor, and no layers on GPUs, wants the processor.
+    anything = wishes.kernels == "auto" or wishes.gpulayers is not None
+    able = [device for device in machine.cuda if anything or wishes.kernels in device.kernels]
+    return sorted(able, key=lambda device: device.index)
 
 
-def _on_cpu(file: FileFacts, machine: MachineFacts, wishes: Wishes, reason: str) -> Placement:
-    return _placement(file, machine, wishes, Decision("cpu", reason), machine.available_memory)
+def _without_cards(machine: MachineFacts) -> str:
+    return "no CUDA device can run these kernels" if machine.cuda else "there is no CUDA device"
 
 
-def _on_cuda(file: FileFacts, machine: MachineFacts, wishes: Wishes, index: int) -> Placement:
+def _card(machine: MachineFacts, index: int) -> CudaDevice:
     for device in machine.cuda:
         if device.index == index:
-            asked = Decision(f"cuda:{index}", "as asked for")
-            return _placement(file, machine, wishes, asked, device.free)
+            return device
     seen = f"there are {len(machine.cuda)} CUDA devices" if machine.cuda else "there is no CUDA device"
     raise ConfigError(f"no device cuda:{index}: {seen}; use --device cpu, or ask nkat doctor")
 
 
-def _placement(
-    file: FileFacts, machine: MachineFacts, wishes: Wishes, device: Decision[str], free: int
+def _tokens(file: FileFacts, wishes: Wishes) -> int:
+    """What a KV cache must hold at least to be worth a place."""
+    return max(wishes.contextsize or min(file.trained_context, DEFAULT_CONTEXT_LENGTH), wishes.kvtokens or 0)
+
+
+def _groups(cards: Sequence[CudaDevice], wishes: Wishes) -> Iterator[list[CudaDevice]]:
+    """Each card alone, the one with the most free memory first, then all; with shares all at once.
+
+    A step on one card needs no copies, and can be recorded.
+    """
+    if wishes.tensor_split is None:
+        for card in sorted(cards, key=lambda card: (-card.free, card.index)):
+            yield [card]
+    if wishes.tensor_split is not None or len(cards) > 1:
+        yield list(cards)
+
+
+def _at_best(
+    file: FileFacts, machine: MachineFacts, wishes: Wishes, cards: Sequence[CudaDevice], layers: int
 ) -> Placement:
-    kernels = _kernels(machine, wishes, device.value)
-    if kernels.value in NATIVE_KERNELS:
-        weights = round(_PANELS * file.packed_bytes) + file.other_bytes
-        return Placement(
-            device, kernels, free, weights, dense=True, kv_bytes_per_token=-(-file.kv_bytes_per_token // 2)
+    """So many layers on the first group of cards that has room for them, else on all cards."""
+    for group in _groups(cards, wishes):
+        split = _split(file, machine, wishes, group, layers, "as asked for")
+        if split.spare >= _tokens(file, wishes):
+            break
+    return split
+
+
+def _as_much_as_fits(
+    file: FileFacts, machine: MachineFacts, wishes: Wishes, cards: Sequence[CudaDevice]
+) -> Placement:
+    """The whole model on one card, on all, or the last layers on cards and the first on the CPU."""
+    tokens = _tokens(file, wishes)
+    everything = file.layers + 1
+    asked = wishes.device != "auto"
+    reason = "as asked for"
+    for group in _groups(cards, wishes):
+        if not asked:
+            reason = f"{' and '.join(card.name for card in group)} can hold all weights and the context"
+        whole = _split(file, machine, wishes, group, everything, reason)
+        if all(stage.dense for stage in whole.stages) and whole.spare >= tokens:
+            return whole
+    if all(wishes.kernels != "reference" and TRITON in card.kernels for card in cards):
+        for layers in range(everything - 1, 0, -1):
+            part = _split(
+                file, machine, wishes, cards, layers, reason if asked else "as many layers as fit are on GPUs"
+            )
+            if part.spare >= tokens:
+                return part
+    if asked:
+        # What the user wants on this device fails for want of memory with words on what would fit.
+        return _split(file, machine, wishes, cards, everything, reason)
+    return _on_cpu(
+        file, machine, wishes, "no CUDA device can hold the weights and the context, or a part of the layers"
+    )
+
+
+def _on_cpu(file: FileFacts, machine: MachineFacts, wishes: Wishes, reason: str) -> Placement:
+    stage = make_stage(
+        file,
+        wishes,
+        file.whole,
+        device="cpu",
+        kernels=_kernels({"cpu": machine.kernels}, wishes)[0],
+        free=machine.available_memory,
+        blocks=file.layers,
+    )
+    return Placement((stage,), reason, _kernels_reason(wishes))
+
+
+def _split(
+    file: FileFacts,
+    machine: MachineFacts,
+    wishes: Wishes,
+    cards: Sequence[CudaDevice],
+    layers: int,
+    reason: str,
+) -> Placement:
+    """The last so many layers, 1 to all with the output, on the cards; the others on the CPU."""
+    counts = Counter(_owners(_shares(wishes, cards), layers))
+    used = [(card, counts[number]) for number, card in enumerate(cards) if counts[number]]
+    rest = file.layers + 1 - layers
+    there = {"cpu": machine.kernels} if rest else {}
+    there |= {f"cuda:{card.index}": card.kernels for card, _ in used}
+    blocks = [*([rest] if rest else []), *(count for _, count in used)]
+    # The output is the last layer on the last card.
+    blocks[-1] -= 1
+    ends = list(accumulate(blocks))
+    sums = list(accumulate(file.blocks, initial=NOTHING))
+    free = {"cpu": machine.available_memory} | {f"cuda:{card.index}": card.free for card, _ in used}
+    stages: list[Stage] = []
+    for device, kernels, count, end in zip(there, _kernels(there, wishes), blocks, ends, strict=True):
+        sizes = sums[end] - sums[end - count]
+        last = len(stages) == len(blocks) - 1
+        if not stages or (last and file.tied):
+            sizes += file.embedding
+        if last:
+            sizes += file.output
+        stages.append(
+            make_stage(
+                file,
+                wishes,
+                sizes,
+                device=device,
+                kernels=kernels,
+                free=free[device],
+                blocks=count,
+                output=last,
+            )
         )
-    budget = free // 2
-    weights = min(file.matrix_bytes, budget) + file.other_bytes
-    dense = file.matrix_bytes <= budget
-    return Placement(device, kernels, free, weights, dense, file.kv_bytes_per_token)
+    told = (
+        "the whole model"
+        if len(stages) == 1
+        else f"{layers} of {file.layers + 1} with the output are on GPUs"
+    )
+    return Placement(tuple(stages), reason, _kernels_reason(wishes), told)
 
 
-def _kernels(machine: MachineFacts, wishes: Wishes, device: str) -> Decision[str]:
-    there = machine.kernels if device == "cpu" else machine.kernels[-1:]
-    if wishes.kernels == "auto":
-        return Decision(there[0], f"the best that can run on {device}")
-    if wishes.kernels not in there:
-        raise ConfigError(f"no kernels {wishes.kernels!r:.40} on {device}; there are: {', '.join(there)}")
-    return Decision(wishes.kernels, "as asked for")
+def _shares(wishes: Wishes, cards: Sequence[CudaDevice]) -> list[float]:
+    """What part of the layers each card gets: as asked for, else by its free memory."""
+    if wishes.tensor_split is not None and len(cards) > 1:
+        return [wishes.tensor_split[card.index] for card in cards]
+    return [max(1, card.free) for card in cards]
+
+
+def _owners(shares: Sequence[float], layers: int) -> list[int]:
+    """Which of the shares each of so many layers belongs to, in order.
+
+    llama.cpp's rule: layer i of n goes to the first whose share, with all in front of it, is more than i / n
+    of their sum.
+    """
+    bounds = list(accumulate(shares))
+    return [
+        min(bisect_right(bounds, bounds[-1] * (layer / layers)), len(bounds) - 1) for layer in range(layers)
+    ]
+
+
+def _kernels(there: Mapping[str, Sequence[str]], wishes: Wishes) -> list[str]:
+    """The kernels of each device, of those that can run there; the wish counts where it can be met.
+
+    Raises `ConfigError` for one that can be met nowhere.
+    """
+    if wishes.kernels != "auto" and not any(wishes.kernels in names for names in there.values()):
+        device, names = list(there.items())[-1]
+        raise ConfigError(f"no kernels {wishes.kernels!r:.40} on {device}; there are: {', '.join(names)}")
+    return [wishes.kernels if wishes.kernels in names else names[0] for names in there.values()]
+
+
+def _kernels_reason(wishes: Wishes) -> str:
+    return "the best that can run there" if wishes.kernels == "auto" else "as asked for"

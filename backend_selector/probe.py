@@ -8,16 +8,15 @@ from pathlib import Path
 
 from backend_selector import cuda
 from backend_selector.cpuinfo import read_cpuinfo
-from backend_selector.facts import FileFacts, MachineFacts, ThetaFacts
+from backend_selector.facts import FileFacts, MachineFacts, ThetaFacts, Widths
+from backend_selector.parts import part_sizes
 from backend_selector.plain_text import plain
-from engine.architectures import open_model
+from engine.architectures import ModelFile, open_model
 from engine.errors import ModelFileError
 from engine.gguf import GGUFFile, open_gguf
 from engine.native import native_kernels
 from engine.theta import Theta, base_sha256, read_theta
 from engine.theta.names import corrected_tensor
-
-_FLOAT32 = 4
 
 
 def probe_file(path: Path, theta_path: Path | None = None) -> FileFacts:
@@ -31,10 +30,8 @@ def probe_file(path: Path, theta_path: Path | None = None) -> FileFacts:
     with model.file as file:
         theta = _own_theta(file) if theta_path is None else _sidecar_theta(file, theta_path)
         tensors = [info for info in file.tensors.values() if corrected_tensor(info.name) is None]
-        matrices = [info for info in tensors if len(info.shape) > 1]
-        types = Counter(info.type.name for info in matrices)
-        vectors = sum(info.n_elements for info in tensors if len(info.shape) == 1)
-        factors = () if theta is None else theta.factors.values()
+        types = Counter(info.type.name for info in tensors if len(info.shape) > 1)
+        parts = part_sizes(tensors, {} if theta is None else theta.factors, model.config.layers)
         return FileFacts(
             path=path,
             architecture=model.architecture,
@@ -43,12 +40,13 @@ def probe_file(path: Path, theta_path: Path | None = None) -> FileFacts:
             quantisation=types.most_common(1)[0][0],
             tensor_types=tuple(sorted({info.type.name for info in tensors})),
             parameters=sum(info.n_elements for info in tensors),
-            layers=model.config.layers,
             trained_context=model.config.trained_context,
-            kv_bytes_per_token=model.config.cache_shape.bytes_per_token(_FLOAT32),
-            matrix_bytes=sum(info.n_elements for info in matrices) * _FLOAT32,
-            packed_bytes=sum(info.n_bytes for info in matrices),
-            other_bytes=(vectors + sum(f.u.size + f.v.size for f in factors)) * _FLOAT32,
+            cache_shape=model.config.cache_shape,
+            widths=_widths(model),
+            embedding=parts.embedding,
+            blocks=parts.blocks,
+            output=parts.output,
+            tied="output.weight" not in file.tensors,
             theta=None if theta is None else _describe(theta),
             sha256=None if theta_path is None else base_sha256(file),
             surplus=len(tensors) < len(file.tensors),
@@ -100,6 +98,13 @@ def _describe(theta: Theta) -> ThetaFacts:
         base_sha256=plain(theta.base_sha256[:100]),
         tensors=len(theta.factors),
     )
+
+
+def _widths(model: ModelFile) -> Widths:
+    config = model.config
+    keys_and_values = config.kv_heads * (config.key_dim + config.value_dim)
+    attention = config.heads * config.key_dim + keys_and_values
+    return Widths(config.width, attention, config.feed_forward, config.vocab_size)
 
 
 def _name(file: GGUFFile) -> str:

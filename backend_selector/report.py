@@ -18,7 +18,7 @@ from backend_selector.sizes import gib
 def as_dict(file: FileFacts, machine: MachineFacts, choice: Choice) -> dict[str, Any]:
     """Facts and choice as what JSON can hold; each decision has `value` and `reason`."""
     return {
-        "model": asdict(file) | {"path": str(file.path)},
+        "model": asdict(file) | {"path": str(file.path), "layers": file.layers},
         "machine": asdict(machine),
         "choice": asdict(choice),
     }
@@ -29,10 +29,12 @@ def as_text(file: FileFacts, machine: MachineFacts, choice: Choice) -> Renderabl
     table = Table("", "choice", "because", title=Text(f"{file.name}, {_model(file)}"), title_justify="left")
     for name, decision in _decisions(choice):
         table.add_row(name, Text(str(decision.value)), Text(plain(decision.reason)))
-    device = choice.device.value
-    table.add_row(
-        "memory", gib(choice.memory), Text(f"weights and KV cache, of {gib(_free(machine, device))} free")
-    )
+    for share in choice.shares:
+        table.add_row(
+            "memory" if len(choice.shares) == 1 else f"memory on {share.device}",
+            gib(share.used),
+            Text(share.describe()),
+        )
     lines = [Text(plain(f"warning: {warning}"), style="yellow") for warning in choice.warnings]
     notes = [Text(plain(note)) for note in choice.koboldcpp_needs]
     return Group(table, Text(plain(f"KoboldCpp: {shlex.join(choice.koboldcpp)}")), *notes, *lines)
@@ -63,8 +65,3 @@ def _decisions(choice: Choice) -> Iterator[tuple[str, Decision[object]]]:
     yield "context", choice.context
     yield "KV cache", choice.kv_tokens
     yield "threads", choice.threads
-
-
-def _free(machine: MachineFacts, device: str) -> int:
-    free = {f"cuda:{one.index}": one.free for one in machine.cuda}
-    return free.get(device, machine.available_memory)

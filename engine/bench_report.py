@@ -133,7 +133,7 @@ def run_bench(engine: Engine, load_seconds: float, plan: BenchPlan, progress: Pr
     score = _score(perplexity, None if star is None else times.overhead)
     return BenchReport(
         model=engine.info.name,
-        device=str(engine.kernels.device),
+        device=engine.kernels.place,
         kernels=engine.kernels.name,
         threads=engine.kernels.threads,
         theta_enabled=star is not None,
@@ -183,7 +183,7 @@ def run_compare(engine: Engine, load_seconds: float, plan: BenchPlan, progress: 
     nkat_score, baseline_score = _score(nkat, overhead), _score(baseline, None)
     return CompareReport(
         model=engine.info.name,
-        device=str(engine.kernels.device),
+        device=engine.kernels.place,
         kernels=engine.kernels.name,
         threads=engine.kernels.threads,
         rank=star.rank,

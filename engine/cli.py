@@ -41,11 +41,15 @@ def bench(
     theta_gamma: Annotated[
         float | None, typer.Option(help="strength of theta, 0 to 1; unset: its file's")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N, or layers on each of several: cpu=9,cuda:0=24")
+    ] = "auto",
+    quantkv: Annotated[int, typer.Option(min=0, max=2, help="KV cache on GPUs: 0 f16, 1 q8, 2 q4")] = 0,
     no_cuda: Annotated[bool, typer.Option("--no-cuda", help="the same as --device cpu")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; unset: the physical cores")] = None,
     kernels: Annotated[
-        str, typer.Option(envvar="NKAT_KERNELS", help="auto for the fastest, or avx2, portable or reference")
+        str,
+        typer.Option(envvar="NKAT_KERNELS", help="auto for the fastest, triton, avx2, portable or reference"),
     ] = "auto",
     text: Annotated[
         Path | None, typer.Option(help="UTF-8 text to predict; unset: prose that comes with Python")
@@ -69,6 +73,7 @@ def bench(
             theta_path=theta_path,
             gamma=theta_gamma,
             device="cpu" if no_cuda else device,
+            quantkv=quantkv,
             kernels=kernels,
             threads=threads,
             text=text,
@@ -124,6 +129,7 @@ def _measure(
     theta_path: Path | None,
     gamma: float | None,
     device: str,
+    quantkv: int,
     kernels: str,
     threads: int | None,
     text: Path | None,
@@ -163,6 +169,7 @@ def _measure(
         kv_tokens=plan.context_length,
         threads=threads,
         device=device,
+        quantkv=quantkv,
         kernels=kernels,
         theta=theta,
         theta_path=theta_path,

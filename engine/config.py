@@ -26,9 +26,18 @@ class EngineConfig:
     threads: int | None = None
     """CPU threads for the model; None: the physical cores."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    """`auto`, `cpu`, `cuda` or `cuda:N`; or several with the layers that each has, `cpu=9,cuda:0=24`."""
+    gpu_layers: int | None = None
+    """A wish for whoever chooses devices: layers on GPUs, the output is one; None: as many as fit."""
+    tensor_split: tuple[float, ...] | None = None
+    """A wish of the same kind: shares of these layers by GPU."""
+    main_gpu: int | None = None
+    """A wish of the same kind: the one GPU to use."""
     kernels: str = "auto"
-    """`auto` for the best that the device can run, or the name of one of them: `reference` runs anywhere."""
+    """`auto` for the best that the device can run, or the name of one of them: `reference` runs anywhere.
+
+    For several devices, names joined by `+`: each takes the first that it can run.
+    """
     max_sequences: int = 16
     """Requests computed together; more wait their turn."""
     token_budget: int = 512

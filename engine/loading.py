@@ -3,16 +3,21 @@
 import logging
 import os
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from engine.architectures import CacheShape, ModelFile, open_model
 from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
-from engine.device import torch_device
+from engine.device import Places, make_current, model_places
 from engine.errors import ConfigError
 from engine.kernels import Kernels, select_kernels
 from engine.kernels.reference import ReferenceKernels
+from engine.kernels.split import SplitKernels, Stage
+from engine.kernels.split_cache import SplitCache
 from engine.kv_cache import CacheFormat, KVCache
 from engine.memory import available_bytes
 from engine.models import Loader, Model, load_model
@@ -29,22 +34,27 @@ def load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
     """The model, its tokenizer and what clients may know. Raises `ModelFileError`, `ConfigError`."""
     file = open_model(config.model)
     context_length = _context_length(file, config)
-    kernels = _kernels(config)
+    kernels = _kernels(config, model_places(config.device, file.config.layers))
     # Before anything grows with the context: an absurd one is the settings' fault.
     _check_room(file.config.cache_shape, cache_slots(config, context_length), kernels)
     theta = open_theta(file.file, config.theta_path) if config.theta else None
-    model = load_model(file, Loader(file.file, kernels, theta), context_length)
+    with _told_of_memory("the model", config):
+        model = load_model(file, Loader(file.file, kernels, theta), context_length)
     if model.star is not None and config.gamma is not None:
         model.star.set_gamma(config.gamma)
     # Built while the kernels may still be packing.
     tokenizer = Tokenizer.from_metadata(file.file.metadata)
     kernels.settle()
     file.file.release()
+    # Matrices that were repacked have left gaps, which the cache may need as one piece.
+    torch.cuda.empty_cache()
     return model, tokenizer, _describe(file, config, tokenizer, context_length)
 
 
 def load_draft_model(config: EngineConfig, tokenizer: Tokenizer, context_length: int) -> Model | None:
     """The model that guesses tokens, if the settings want one. Theta in its file does not count.
+
+    It is on one device: that of the main model, of a split one the last, where the logits are.
 
     `tokenizer`, `context_length`: the main model's. Raises `ModelFileError` for a file that cannot be used,
     `ConfigError` for one with another vocabulary, and where the memory is short.
@@ -54,18 +64,41 @@ def load_draft_model(config: EngineConfig, tokenizer: Tokenizer, context_length:
     file = open_model(config.draft_model)
     _check_vocabulary(config.draft_model, Vocabulary.from_metadata(file.file.metadata), tokenizer)
     # Kernels of its own: they keep what belongs to one model at hand.
-    kernels = _kernels(config)
+    *_, last = config.device.split(",")
+    kernels = _kernels(config, model_places(last.partition("=")[0], file.config.layers))
     slots = cache_slots(config, context_length)
     _check_room(file.config.cache_shape, slots, kernels, name="the draft model's KV cache")
-    model = load_model(file, Loader(file.file, kernels), context_length)
+    with _told_of_memory("the draft model", config):
+        model = load_model(file, Loader(file.file, kernels), context_length)
     kernels.settle()
     file.file.release()
+    torch.cuda.empty_cache()
     return model
 
 
-def _kernels(config: EngineConfig) -> Kernels:
-    device = torch_device(config.device)
+@contextmanager
+def _told_of_memory(name: str, config: EngineConfig) -> Iterator[None]:
+    """Raise `ConfigError` where a device's memory ends while a model is loaded."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise ConfigError(
+            f"{name} does not fit the memory of {config.device}: put fewer layers there, or take another"
+        ) from None
+
+
+def _kernels(config: EngineConfig, places: Places) -> Kernels:
+    """Kernels for a model's layers at these places, with threads and memory as the machine has them."""
     threads = config.threads or len(os.sched_getaffinity(0))
+    stages = [Stage(_kernels_of(config, device, threads), layers) for device, layers in places]
+    # Kernels with threads of their own leave torch no core to compute on beside them.
+    plain = any(isinstance(stage.kernels, ReferenceKernels) for stage in stages)
+    torch.set_num_threads(threads if plain else 1)
+    make_current(places[-1][0])
+    return stages[0].kernels if len(stages) == 1 else SplitKernels(stages, config.block_size)
+
+
+def _kernels_of(config: EngineConfig, device: torch.device, threads: int) -> Kernels:
     # Half of what is free: the cache, the activations and other programs need the rest.
     dense_bytes = available_bytes(device) // 2
     kernels = select_kernels(
@@ -77,8 +110,6 @@ def _kernels(config: EngineConfig) -> Kernels:
     )
     if kernels.cache_format.value != config.quantkv:
         _logger.warning("the %s kernels do not quantise the KV cache: quantkv is ignored", kernels.name)
-    # Kernels with threads of their own leave torch no core to compute on beside them.
-    torch.set_num_threads(threads if isinstance(kernels, ReferenceKernels) else 1)
     return kernels
 
 
@@ -109,27 +140,46 @@ def cache_slots(config: EngineConfig, context_length: int) -> int:
     return -(-tokens // config.block_size) * config.block_size
 
 
+def _stages(shape: CacheShape, kernels: Kernels) -> Sequence[tuple[CacheShape, Kernels]]:
+    """What each kernel set keeps of the context: all of them, or the part of its stage."""
+    if isinstance(kernels, SplitKernels):
+        return [(replace(shape, layers=stage.blocks), stage.kernels) for stage in kernels.stages]
+    return [(shape, kernels)]
+
+
 def _check_room(shape: CacheShape, slots: int, kernels: Kernels, name: str = "the KV cache") -> None:
-    """Raise `ConfigError` for a cache that the device's free memory cannot hold."""
-    needed = slots * cache_bytes_per_token(shape, kernels)
-    free = available_bytes(kernels.device)
-    if needed > free:
-        raise ConfigError(
-            f"{name} for {slots} tokens needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
-            "free: choose a smaller context"
-        )
+    """Raise `ConfigError` for a cache that the free memory of its devices cannot hold."""
+    for part, own in _stages(shape, kernels):
+        needed = slots * cache_bytes_per_token(part, own)
+        free = available_bytes(own.device)
+        if needed > free:
+            raise ConfigError(
+                f"{name} for {slots} tokens needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
+                "free: choose a smaller context"
+            )
 
 
 def cache_bytes_per_token(shape: CacheShape, kernels: Kernels) -> int:
-    """Bytes of the cache that one token takes, in all layers."""
+    """Bytes of the cache that one token takes, in all layers of one kernel set."""
     format, dtype = kernels.cache_format, kernels.cache_dtype
     head = format.row_bytes(shape.key_dim, dtype) + format.row_bytes(shape.value_dim, dtype)
     return shape.layers * shape.kv_heads * head
 
 
 def allocate_cache(shape: CacheShape, slots: int, kernels: Kernels) -> KVCache:
-    """An empty cache of `slots` tokens. Raises `ConfigError` where the memory is short."""
+    """An empty cache of `slots` tokens, on each device for its layers.
+
+    Raises `ConfigError` where the memory is short, or for heads that the cache's format cannot store.
+    """
     _check_room(shape, slots, kernels)
+    try:
+        parts = [_allocate(part, slots, own) for part, own in _stages(shape, kernels)]
+    except ValueError as error:
+        raise ConfigError(f"{error}: choose another quantkv") from None
+    return SplitCache.of(parts) if isinstance(kernels, SplitKernels) else parts[0]
+
+
+def _allocate(shape: CacheShape, slots: int, kernels: Kernels) -> KVCache:
     return KVCache.allocate(
         layers=shape.layers,
         slots=slots,

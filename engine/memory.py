@@ -10,7 +10,9 @@ import torch
 def available_bytes(device: torch.device) -> int:
     """Bytes that are free on the device now; for a CPU, what can be had without swapping."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch keeps for its next tensors is as good as free.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             for line in lines:

@@ -283,9 +283,9 @@ class Backend:
     """What the model computes with."""
 
     device: str
-    """`cpu` or `cuda:N`."""
+    """`cpu` or `cuda:N`; of a split model all of them with their layers, `cpu=9,cuda:0=24`."""
     kernels: str
-    """`avx2`, `portable`, `reference`, ..."""
+    """`avx2`, `portable`, `reference`, `triton`, ...; of a split model several, joined by `+`."""
     threads: int
     """Threads of the processor that compute."""
 

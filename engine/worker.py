@@ -43,7 +43,7 @@ class EngineWorker:
         self._listeners: dict[str, OnEvent] = {}
         self._embedding_listeners: dict[str, OnEmbedding] = {}
         kernels, star = engine.kernels, engine.star
-        self.backend = Backend(str(kernels.device), kernels.name, kernels.threads)
+        self.backend = Backend(kernels.place, kernels.name, kernels.threads)
         self._theta = None if star is None else ThetaStatus(star.enabled, star.gamma, star.rank)
         self._snapshot = engine.snapshot()
         self._death: str | None = None

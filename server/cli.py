@@ -84,6 +84,10 @@ def doctor(
     theta_gamma: ThetaGamma = None,
     contextsize: Annotated[int | None, typer.Option(min=1, help="tokens a request may span")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    gpulayers: Annotated[
+        int | None, typer.Option(min=-1, help="layers on GPUs, the output is one; unset, -1: as many as fit")
+    ] = None,
+    quantkv: Annotated[int, typer.Option(min=0, max=2, help="KV cache on GPUs: 0 f16, 1 q8, 2 q4")] = 0,
     kernels: Kernels = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; unset: the physical cores")] = None,
     host: Annotated[str, typer.Option(help="address that the server is to listen on")] = "127.0.0.1",
@@ -97,6 +101,8 @@ def doctor(
     with errors_in_one_line():
         wishes = Wishes(
             device=device,
+            gpulayers=gpulayers,
+            quantkv=quantkv,
             kernels=kernels,
             contextsize=contextsize,
             threads=threads,

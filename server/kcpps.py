@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.errors import ConfigError
-from server.kobold_flags import IGNORED_KEYS, is_neutral
+from server.kobold_flags import CACHE_TYPES, IGNORED_KEYS, chosen_gpu, is_neutral
 
 OWN_PREFIX = "nkat_"
 UNKNOWN = "not known to NKAT"
@@ -87,7 +87,8 @@ def kcpps_text(values: Mapping[str, Any]) -> str:
 
 def _with_preferred_keys_last(keys: Mapping[str, Any]) -> dict[str, Any]:
     """Where two keys say the same setting, the one that KoboldCpp prefers comes later and wins."""
-    return {key: keys[key] for key in sorted(keys, key=lambda key: key in _PREFERRED)}
+    ranks = {key: rank for rank, key in enumerate(_PREFERRED)}
+    return {key: keys[key] for key in sorted(keys, key=lambda key: ranks.get(key, -1))}
 
 
 def _as_it_is(value: Any) -> Any:
@@ -197,6 +198,41 @@ def _certificate(value: Any) -> list[str] | None:
     raise _WrongTypeError("a list of two files, certificate and key, is wanted")
 
 
+def _counted(value: Any) -> int | None:
+    """A number of which those below 0 mean: as the program thinks best."""
+    number = _whole(value)
+    return None if number is None or number < 0 else number
+
+
+def _numbers(value: Any) -> list[float] | None:
+    if value is None or value == []:
+        return None
+    if isinstance(value, list) and all(type(one) in (int, float) for one in value):
+        return value
+    raise _WrongTypeError("a list of numbers is wanted")
+
+
+def _gpu(value: Any) -> int | None:
+    """Of KoboldCpp's words for CUDA only the number of a device says something to NKAT."""
+    if value is None or value == []:
+        return None
+    if not isinstance(value, list) or not all(type(one) in (int, str) for one in value):
+        raise _WrongTypeError("a list of words is wanted")
+    number = chosen_gpu(value)
+    if number is None:
+        raise _NoEffectError(IGNORED_KEYS["usecuda"])
+    return None if number < 0 else number
+
+
+def _cache_type(value: Any) -> int | None:
+    if value is None:
+        return None
+    name = str(value) if type(value) in (int, str) else ""
+    if name not in CACHE_TYPES:
+        raise _WrongTypeError(f"one of {', '.join(CACHE_TYPES)} is wanted")
+    return CACHE_TYPES[name]
+
+
 def _cpu(value: Any) -> str | None:
     return "cpu" if _switch(value) else None
 
@@ -211,6 +247,12 @@ _READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "threads": ("threads", _positive),
     "usecpu": ("device", _cpu),
     "noblas": ("device", _cpu),
+    "gpulayers": ("gpulayers", _counted),
+    "tensor_split": ("tensor_split", _numbers),
+    "usecublas": ("maingpu", _gpu),
+    "usecuda": ("maingpu", _gpu),
+    "maingpu": ("maingpu", _counted),
+    "quantkv": ("quantkv", _cache_type),
     "parallelrequests": ("parallelrequests", _together),
     "multiuser": ("multiuser", _queue),
     "blasbatchsize": ("blasbatchsize", _batch),
@@ -232,11 +274,14 @@ _READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
 }
 """Keys that mean a setting of NKAT's: its name, and what its value is for NKAT; None leaves it unset."""
 
-_PREFERRED = ("model_param", "port_param", "batchsize")
-"""Of two keys for one setting those that win, if they are set."""
+_PREFERRED = ("model_param", "port_param", "batchsize", "usecuda", "maingpu")
+"""Of several keys for one setting those that win, if they are set; the later the rather."""
+
+_ONLY_READ = ("noblas", "usecublas", "usecuda")
+"""Keys that say with other words what another key says."""
 
 _KEYS: Mapping[str, tuple[str, ...]] = {
-    name: tuple(key for key, (own, _) in _READERS.items() if own == name and key != "noblas")
+    name: tuple(key for key, (own, _) in _READERS.items() if own == name and key not in _ONLY_READ)
     for name, _ in _READERS.values()
 }
 """Keys to write for a setting."""

@@ -5,7 +5,7 @@ KoboldCpp are those of its versions 1.76 to 1.117.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,18 @@ COMMANDS = ("serve", "demo")
 """The commands that take KoboldCpp's flags."""
 
 _REASONS: Mapping[str, str] = {
-    "the whole model runs on one device": (
-        "gpulayers tensor_split splitmode autofit autofitpadding lowvram moecpu overridetensors "
-        "nopipelineparallel pipelineparallel"
-    ),
-    "--device says where the model runs": "usecuda usecublas usehipblas usevulkan useclblast maingpu nommq",
+    "as many layers as fit go to GPUs, or --gpulayers of them": "autofit autofitpadding",
+    "layers are split between devices, each as a whole": "splitmode moecpu overridetensors",
+    "keys and values lie where their layers are": "lowvram",
+    "a step goes through the devices in turn": "nopipelineparallel pipelineparallel",
+    "CUDA devices are used where there are any": "usecuda usecublas",
+    "NKAT computes on CUDA devices and on the processor alone": "usehipblas usevulkan useclblast",
+    "there is one way of computing products": "nommq",
     "--kernels says which instructions are used": "noavx2 failsafe",
     "prompts are computed with --threads too": "blasthreads",
     "priorities are the system's to give": "highpriority foreground",
     "NKAT decides how a file is held in memory": "usemmap nommap usemlock",
     "each device has one way of computing attention": "flashattention noflashattention",
-    "the KV cache has the type that the kernels want": "quantkv",
     "beginnings that prompts share are always kept": "smartcontext smartcache nofastforward",
     "windows of attention are the model file's": "noswa useswa swapadding",
     "the model file's own values hold": "ropeconfig overridenativecontext overridekv moeexperts",
@@ -96,12 +97,9 @@ _DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "autofitpadding": (1024,),
     "draftgpulayers": (999,),
     "embeddingsmaxctx": (4096,),
-    "gpulayers": (-1,),
     "jinjathink": ("default",),
     "loramult": (1.0,),
-    "maingpu": (-1,),
     "moeexperts": (-1,),
-    "quantkv": ("f16",),
     "reasoningeffort": ("default",),
     "reqtimeout": (600,),
     "ropeconfig": ([0.0, 10000.0],),
@@ -118,6 +116,19 @@ _DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "visionmintokens": (-1,),
 }
 """What KoboldCpp writes for an ignored key that nobody touched, where that is not a neutral value."""
+
+CACHE_TYPES: Mapping[str, int] = {
+    "f16": 0,
+    "bf16": 0,
+    "q8_0": 1,
+    "q5_1": 1,
+    "q4_0": 2,
+    "0": 0,
+    "1": 1,
+    "2": 2,
+    "3": 0,
+}
+"""KoboldCpp's types of the KV cache as numbers of `--quantkv`; where NKAT has none, the next finer."""
 
 _OWN_NAMES: Mapping[str, str] = {
     "-m": "--model",
@@ -136,20 +147,20 @@ _OWN_NAMES: Mapping[str, str] = {
     "--draft-max": "--draftamount",
     "--draft-n": "--draftamount",
     "--spec-draft-n-max": "--draftamount",
+    "-ngl": "--gpulayers",
+    "--gpu-layers": "--gpulayers",
+    "--n-gpu-layers": "--gpulayers",
+    "-ts": "--tensor-split",
+    "--tensorsplit": "--tensor-split",
+    "--tensor_split": "--tensor-split",
+    "-mg": "--maingpu",
+    "--main-gpu": "--maingpu",
 }
 """KoboldCpp's other names of flags that NKAT has."""
 
 _OTHER_NAMES: Mapping[str, str] = {
-    "-ngl": "gpulayers",
-    "--gpu-layers": "gpulayers",
-    "--n-gpu-layers": "gpulayers",
-    "-ts": "tensor_split",
-    "--tensorsplit": "tensor_split",
-    "--tensor-split": "tensor_split",
     "-sm": "splitmode",
     "--split-mode": "splitmode",
-    "-mg": "maingpu",
-    "--main-gpu": "maingpu",
     "-fit": "autofit",
     "--fit": "autofit",
     "-nkvo": "lowvram",
@@ -186,6 +197,8 @@ _OTHER_NAMES: Mapping[str, str] = {
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _QUEUE_OF_A_BARE_MULTIUSER = "10"
+_LAYERS_OF_A_BARE_GPULAYERS = "1"
+_CUDA_FLAGS = ("usecuda", "usecublas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +224,27 @@ def take_apart(arguments: Sequence[str]) -> KoboldArguments:
     for flag, values in _groups(arguments[1:]):
         name, equals, value = flag.partition("=")
         key = _OTHER_NAMES.get(name, name.removeprefix("--") if name.startswith("--") else "")
+        given = [value, *values] if equals else list(values)
+        number = chosen_gpu(given) if key in _CUDA_FLAGS else None
+        if number is not None:
+            own += ["--maingpu", str(number)]
+            continue
         if key in IGNORED_FLAGS:
             ignored[key] = None
             own += values if equals else []
             continue
-        given = [value, *values] if equals else list(values)
         own += _respelled(_OWN_NAMES.get(name, name), given, equals=bool(equals))
     return KoboldArguments(tuple(own), tuple(ignored))
+
+
+def chosen_gpu(words: Iterable[Any]) -> int | None:
+    """The device that KoboldCpp's `--usecuda` names among its words, -1 for all; None: it names none."""
+    for word in map(str, words):
+        if word == "all":
+            return -1
+        if re.fullmatch(r"\d{1,4}", word, re.ASCII):
+            return int(word)
+    return None
 
 
 def is_neutral(key: str, value: Any) -> bool:
@@ -245,8 +272,14 @@ def _groups(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 def _respelled(flag: str, values: list[str], *, equals: bool) -> list[str]:
     """A flag of NKAT's with its values, where KoboldCpp lets the value be left out or has another one."""
     match flag, values:
-        case (("--usecpu" | "--noblas"), _):
+        case (("--usecpu" | "--noblas" | "--no-cuda"), _):
             return ["--device", "cpu", *values]
+        case "--gpulayers", []:
+            return [flag, _LAYERS_OF_A_BARE_GPULAYERS]
+        case "--tensor-split", [_, *_]:
+            return [flag, ",".join(values)]
+        case "--quantkv", [name, *rest] if name in CACHE_TYPES:
+            return [flag, str(CACHE_TYPES[name]), *rest]
         case "--multiuser", []:
             return [flag, _QUEUE_OF_A_BARE_MULTIUSER]
         case "--debugmode", [level, *rest] if _NUMBER.fullmatch(level):

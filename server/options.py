@@ -79,11 +79,16 @@ def _flags(name: str) -> tuple[str, ...]:
 
 
 def _kind(name: str) -> Any:
-    """What the command line gives for a setting: a type, or a tuple of them for several values."""
+    """What the command line gives for a setting: a type, or a tuple of them for so many values.
+
+    As many values as there are come as one text.
+    """
     annotation = Settings.model_fields[name].annotation
     kinds = get_args(annotation)
     if type(None) in kinds:
         annotation = next(kind for kind in kinds if kind is not type(None))
+    if get_origin(annotation) is tuple and Ellipsis in get_args(annotation):
+        return str
     if get_origin(annotation) is tuple:
         return tuple[tuple(_plain(kind) for kind in get_args(annotation))]  # type: ignore[misc]
     return _plain(annotation)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from backend_selector.shares import checked_shares, read_shares
 from engine.config import MOST_DRAFT_TOKENS, EngineConfig
 from engine.errors import ConfigError
 from server.kcpps import parse_kcpps
@@ -65,7 +66,22 @@ class Settings(BaseSettings):
     kernels: str = Field(
         default="auto",
         pattern=r"^[a-z0-9]+$",
-        description="auto for the fastest, or avx2, portable or reference",
+        description="auto for the fastest, or triton, avx2, portable or reference",
+    )
+    gpulayers: int | None = Field(
+        default=None,
+        ge=-1,
+        le=9999,
+        description="layers on GPUs, the output counted as one more; unset or -1: as many as fit, 0: none",
+    )
+    tensor_split: tuple[float, ...] | None = Field(
+        default=None, description="shares of these layers by GPU, as in 7,3; unset: by free memory"
+    )
+    maingpu: int | None = Field(
+        default=None, ge=-1, le=9999, description="the one GPU to use; unset or -1: whichever are best"
+    )
+    quantkv: int = Field(
+        default=0, ge=0, le=2, description="keys and values on GPUs: 0 in 16 bits, 1 in 8, 2 in 4"
     )
     parallelrequests: int = Field(default=16, ge=1, le=256, description="generations computed together")
     multiuser: int = Field(
@@ -168,6 +184,19 @@ class Settings(BaseSettings):
         """The environment has one text for both."""
         return shlex.split(value) if isinstance(value, str) else value
 
+    @field_validator("tensor_split", mode="before")
+    @classmethod
+    def _several_shares(cls, value: Any) -> Any:
+        """A text holds all of them; in the environment a single one is a number."""
+        if isinstance(value, str):
+            return read_shares(value)
+        return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("tensor_split")
+    @classmethod
+    def _make_sense(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if value is None else checked_shares(value)
+
     @property
     def ignored(self) -> Mapping[str, str]:
         """What the user asked for in vain, as it was said, and why it has no effect."""
@@ -189,10 +218,14 @@ class Settings(BaseSettings):
             context_length=self.contextsize,
             threads=self.threads,
             device=self.device,
+            gpu_layers=self.gpulayers,
+            tensor_split=self.tensor_split,
+            main_gpu=self.maingpu,
             kernels=self.kernels,
             max_sequences=self.parallelrequests,
             token_budget=self.blasbatchsize,
             kv_tokens=self.kvtokens,
+            quantkv=self.quantkv,
             context_shift=not self.noshift,
             draft_model=self.draftmodel,
             draft_tokens=self.draftamount,

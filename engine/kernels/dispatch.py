@@ -31,7 +31,7 @@ def select_kernels(
     dequantised copies of the weights. `cache_format`: of keys and values, for kernels with several.
     Raises `ConfigError` for a name of none that can run here.
     """
-    names = (*_fast(device), ReferenceKernels.name)
+    names = device_kernels(device)
     wanted = [one for one in name.split("+") if one in names]
     if name != "auto" and not wanted:
         raise ConfigError(f"no kernels {name!r:.40} on {device}; there are: {', '.join(names)}")
@@ -46,10 +46,11 @@ def select_kernels(
     return NativeKernels(chosen, threads)
 
 
-def _fast(device: torch.device) -> tuple[str, ...]:
-    """The kernels made for a device, the best first."""
+def device_kernels(device: torch.device) -> tuple[str, ...]:
+    """The names of the kernels that can run on a device, the best first."""
     if device.type == "cpu":
-        return native_kernels()
-    if device.type != "cuda" or find_spec("triton") is None:
-        return ()
-    return (TRITON,) if torch.cuda.get_device_capability(device) >= TRITON_CAPABILITY else ()
+        return (*native_kernels(), ReferenceKernels.name)
+    capable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= TRITON_CAPABILITY
+    if capable and find_spec("triton") is not None:
+        return (TRITON, ReferenceKernels.name)
+    return (ReferenceKernels.name,)

@@ -35,6 +35,11 @@ class Kernels(ABC):
     """Whether they draw tokens, too; if not, logits come to the processor."""
 
     @property
+    def place(self) -> str:
+        """The device, or of several each with its layers, as `EngineConfig.device` names them."""
+        return str(self.device)
+
+    @property
     @abstractmethod
     def threads(self) -> int:
         """Threads of the processor that compute."""

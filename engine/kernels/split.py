@@ -64,6 +64,10 @@ class SplitKernels(Kernels):
         self._rotations: dict[tuple[Rotation, torch.device], Rotation] = {}
 
     @property
+    def place(self) -> str:
+        return ",".join(f"{stage.kernels.device}={stage.blocks}" for stage in self.stages)
+
+    @property
     def threads(self) -> int:
         return max(stage.kernels.threads for stage in self.stages)
 
@@ -96,7 +100,7 @@ class SplitKernels(Kernels):
             own = weight.embedding if isinstance(weight, TiedWeight) else weight
             return self.first.embed(ids.to(self.first.device), own)
 
-    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> list[int]:
+    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> torch.Tensor:
         with _current(self.last.device):
             return self.last.draw(logits, drawings)
 

@@ -22,7 +22,7 @@ def rotation(
     pairs = torch.arange(config.dimensions // 2, dtype=torch.float64)
     frequencies = config.base ** (-2 * pairs / config.dimensions)
     if divisors is not None:
-        frequencies = frequencies / divisors.double()
+        frequencies = frequencies / divisors.double().cpu()
     magnitude = config.attention_factor
     if config.scaling == "linear":
         frequencies = frequencies / config.factor

@@ -28,9 +28,15 @@ def choose_start(asked: EngineConfig) -> Start:
     set_up_process()
     wishes = Wishes(
         device=asked.device,
+        gpulayers=asked.gpu_layers,
+        tensor_split=asked.tensor_split,
+        maingpu=asked.main_gpu,
         kernels=asked.kernels,
         contextsize=asked.context_length,
         kvtokens=asked.kv_tokens,
+        quantkv=asked.quantkv,
+        step_tokens=asked.token_budget,
+        sequences=asked.max_sequences,
         threads=asked.threads,
         theta=asked.theta,
         theta_path=asked.theta_path,

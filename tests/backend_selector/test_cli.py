@@ -41,6 +41,14 @@ def test_json(star_model: Path) -> None:
     assert said["machine"]["kernels"] == [*native_kernels(), "reference"]
 
 
+def test_wishes_for_gpus_reach_the_choice(tiny_model: Path) -> None:
+    wishes = ("--gpulayers", "2", "--tensor-split", "7,3", "--maingpu", "0", "--quantkv", "1")
+    said = json.loads(run("--model", tiny_model, *wishes, "--device", "cpu", "--json").stdout)
+    assert said["choice"]["koboldcpp"][-2:] == ["--quantkv", "1"]
+    (share,) = said["choice"]["shares"]
+    assert (share["device"], share["layers"], share["workspace"]) == ("cpu", 2, 0)
+
+
 def test_theta_can_be_left_out(star_model: Path) -> None:
     done = run("--model", star_model, "--no-theta", "--device", "cpu", "--json")
     assert json.loads(done.stdout)["choice"]["engine"]["value"] == "baseline"
@@ -52,6 +60,8 @@ def test_theta_can_be_left_out(star_model: Path) -> None:
         (("--device", "gpu"), "must be auto, cpu, cuda or cuda:N"),
         (("--device", "cpu", "--contextsize", str(2**50)), "--contextsize"),
         (("--theta-gamma", "7"), "--theta-gamma"),
+        (("--tensor-split", "a,b"), "--tensor-split"),
+        (("--device", "cuda:1", "--tensor-split", "1,1"), "leave one of them out"),
         (("--theta-path", "/no/such.bin"), "/no/such.bin"),
     ],
 )

@@ -12,16 +12,17 @@ from engine.errors import ModelFileError
 from tests.backend_selector.machines import (
     GIB,
     LAPTOP,
+    LARGE,
     MIB,
+    NATIVE,
     OTHER_SHA,
     SHA,
     THETA,
     TINY,
     WORKSTATION,
     machine,
+    with_cards,
 )
-
-NATIVE = ("avx2", "portable", "reference")
 
 
 def worst(findings: Iterable[Finding], subject: str) -> Finding:
@@ -79,8 +80,15 @@ def test_ports() -> None:
 
 def test_a_model_that_fits() -> None:
     findings = list(diagnose_model(TINY, LAPTOP, Wishes()))
-    assert [finding.subject for finding in findings] == ["model", "theta", "fit"]
+    assert [finding.subject for finding in findings] == ["model", "theta", "fit", "fit"]
+    assert "weights" in findings[-1].text
     assert {finding.verdict for finding in findings} == {Verdict.OK}
+
+
+def test_each_device_of_a_split_model_is_told() -> None:
+    texts = [finding.text for finding in diagnose_model(LARGE, with_cards(3 * GIB), Wishes(gpulayers=9))]
+    assert any("24 layers on cpu: weights" in text and "workspace" not in text for text in texts)
+    assert any("8 layers on cuda:0: weights" in text and "workspace" in text for text in texts)
 
 
 def test_a_model_that_does_not() -> None:

@@ -2,15 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backend_selector import cuda, probe
-from backend_selector.facts import Wishes
+from backend_selector.facts import NOTHING, Wishes
 from backend_selector.probe import probe_file, probe_machine
 from backend_selector.select import select_backend
+from engine.architectures import CacheShape
 from engine.config import EngineConfig
 from engine.errors import ModelFileError
 from engine.gguf import GGUFFile, open_gguf
@@ -30,10 +32,14 @@ def test_a_plain_model(tiny_model: Path) -> None:
     assert facts.size == tiny_model.stat().st_size
     assert facts.tensor_types == ("F32", "Q4_1")
     assert (facts.layers, facts.trained_context) == (2, 256)
-    assert facts.kv_bytes_per_token == 2 * 2 * (16 + 16) * 4
+    assert facts.cache_shape == CacheShape(2, 2, 16, 16)
     assert facts.parameters == sum(info.n_elements for info in tensors)
-    assert facts.matrix_bytes + facts.other_bytes == 4 * facts.parameters
-    assert facts.other_bytes == 4 * 5 * 64
+    whole = facts.whole
+    assert whole.dense + whole.other == 4 * facts.parameters
+    assert whole.other == 4 * 5 * 64
+    assert whole.packed == whole.planes == sum(info.n_bytes for info in tensors if len(info.shape) > 1)
+    assert facts.tied
+    assert facts.output == replace(NOTHING, other=4 * 64)
     assert (facts.theta, facts.sha256, facts.surplus) == (None, None, False)
 
 
@@ -44,7 +50,8 @@ def test_theta_inside(star_model: Path, tiny_model: Path) -> None:
     assert facts.theta.gamma == pytest.approx(0.95)
     assert facts.surplus
     assert (facts.parameters, facts.tensor_types) == (plain.parameters, plain.tensor_types)
-    assert facts.other_bytes == plain.other_bytes + 4 * 2 * (64 + 64)
+    assert facts.whole.other == plain.whole.other + 4 * 2 * (64 + 64)
+    assert facts.whole.planes == plain.whole.planes + (4 + 1) * 2 * 64
     assert select_backend(facts, LAPTOP, Wishes()).engine.value == "nkat"
 
 

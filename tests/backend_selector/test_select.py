@@ -9,21 +9,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend_selector.cache import BLOCK
-from backend_selector.facts import CpuFacts, CudaDevice, FileFacts, MachineFacts, ThetaFacts, Wishes
+from backend_selector.facts import (
+    CpuFacts,
+    CudaDevice,
+    FileFacts,
+    MachineFacts,
+    PartSizes,
+    ThetaFacts,
+    Widths,
+    Wishes,
+)
 from backend_selector.select import select_backend
+from engine.architectures import CacheShape
 from engine.config import EngineConfig
 from engine.errors import ConfigError, ModelFileError, NkatError
 from tests.backend_selector.machines import (
     GIB,
     LAPTOP,
     MIB,
+    NATIVE,
     OTHER_SHA,
     SHA,
     SMALL_GPU,
     THETA,
     TINY,
+    TRITON,
     WORKSTATION,
     machine,
+    scaled,
 )
 
 STAR = replace(TINY, path=Path("models/tiny.nkat"), theta=THETA, surplus=True)
@@ -43,7 +56,7 @@ def test_a_plain_model_on_a_laptop() -> None:
 
 
 def test_native_kernels_keep_the_model_packed_and_the_cache_in_half() -> None:
-    facts = replace(LAPTOP, kernels=("avx2", "portable", "reference"))
+    facts = replace(LAPTOP, kernels=NATIVE)
     choice = select_backend(TINY, facts, Wishes())
     assert choice.kernels.value == "avx2"
     assert "8 bits" in choice.dtype.reason
@@ -96,7 +109,7 @@ def test_theta_of_another_model_is_refused() -> None:
     ],
 )
 def test_the_device(matrices: int, wish: str, device: str) -> None:
-    choice = select_backend(replace(TINY, matrix_bytes=matrices), WORKSTATION, Wishes(device=wish))
+    choice = select_backend(scaled(matrices), WORKSTATION, Wishes(device=wish))
     assert choice.device.value == device
     assert choice.layers.value == ((device, 30),)
 
@@ -228,6 +241,7 @@ devices = st.builds(
     total=sizes,
     free=sizes,
     capability=st.just((8, 0)),
+    kernels=st.sampled_from([TRITON, ("reference",)]),
 )
 machines = st.builds(
     MachineFacts,
@@ -239,7 +253,9 @@ machines = st.builds(
     python=st.just("3.12.1"),
     torch=st.sampled_from([None, "2.13.0"]),
     cuda=st.lists(devices, max_size=3, unique_by=lambda device: device.index).map(tuple),
+    kernels=st.sampled_from([NATIVE, ("reference",)]),
 )
+parts = st.builds(PartSizes, dense=sizes, packed=sizes, planes=sizes, other=sizes)
 files = st.builds(
     FileFacts,
     path=st.sampled_from([Path("m.gguf"), Path("m.nkat"), Path("m")]),
@@ -249,11 +265,19 @@ files = st.builds(
     quantisation=st.just("Q4_0"),
     tensor_types=st.just(("Q4_0",)),
     parameters=st.integers(1, 2**40),
-    layers=st.integers(1, 1024),
     trained_context=st.integers(1, 2**31),
-    kv_bytes_per_token=st.integers(1, 2**28),
-    matrix_bytes=sizes,
-    other_bytes=sizes,
+    cache_shape=st.builds(
+        CacheShape,
+        layers=st.just(0),
+        kv_heads=st.integers(1, 64),
+        key_dim=st.integers(1, 512),
+        value_dim=st.integers(1, 512),
+    ),
+    widths=st.builds(Widths, *[st.integers(1, 2**18)] * 4),
+    embedding=parts,
+    blocks=st.lists(parts, min_size=1, max_size=12).map(tuple),
+    output=parts,
+    tied=st.booleans(),
     theta=st.none()
     | st.builds(
         ThetaFacts,
@@ -266,15 +290,29 @@ files = st.builds(
     sha256=st.sampled_from([None, SHA]),
     surplus=st.booleans(),
 )
+
+
+def wish(**fields: Any) -> Wishes | None:
+    """None for wishes that make no sense together."""
+    try:
+        return Wishes(**fields)
+    except ConfigError:
+        return None
+
+
 wishes_ = st.builds(
-    Wishes,
+    wish,
     device=st.sampled_from(["auto", "auto", "cpu", "cuda", "cuda:1"]),
+    gpulayers=st.none() | st.integers(-1, 14),
+    tensor_split=st.none() | st.lists(st.floats(0, 9), min_size=1, max_size=4).map(tuple),
+    maingpu=st.none() | st.integers(-1, 3),
+    quantkv=st.integers(0, 2),
     contextsize=st.none() | st.integers(1, 2**20),
     kvtokens=st.none() | st.integers(1, 2**20),
     threads=st.none() | st.integers(1, 512),
     theta=st.booleans(),
     gamma=st.none() | st.floats(0, 1),
-)
+).filter(lambda wishes: wishes is not None)
 
 
 @given(files, machines, wishes_)
@@ -285,9 +323,13 @@ def test_every_choice_keeps_its_promises(file: FileFacts, facts: MachineFacts, w
         return
     assert choice == select_backend(file, facts, wishes)
     free = {f"cuda:{device.index}": device.free for device in facts.cuda} | {"cpu": facts.available_memory}
-    device = choice.device.value
     slots = -(-choice.kv_tokens.value // BLOCK) * BLOCK
-    assert slots * file.kv_bytes_per_token <= choice.memory <= free[device]
+    for share in choice.shares:
+        assert share.used <= share.free == free[share.device]
+        assert min(share.weights, share.cache, share.workspace) >= 0
+    assert sum(share.cache for share in choice.shares) >= slots * file.layers * file.cache_shape.kv_heads
+    assert choice.memory == sum(share.used for share in choice.shares)
+    assert choice.layers.value == tuple((share.device, share.layers) for share in choice.shares)
     assert 1 <= choice.context.value <= choice.kv_tokens.value
     assert wishes.contextsize in (None, choice.context.value)
     assert wishes.kvtokens in (None, choice.kv_tokens.value)

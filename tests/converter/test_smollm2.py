@@ -12,7 +12,6 @@ from converter.evaluation import Verdict
 from converter.job import ConversionJob, Method
 from engine.gguf import GGMLType
 
-
 FULL = os.environ.get("NKAT_FULL") == "1"
 SOME = () if FULL else ("blk.?.*",)
 """The first ten of thirty blocks: the closed form takes seconds for each."""

@@ -66,14 +66,16 @@ def test_an_unknown_flag_is_2() -> None:
 
 def test_kobolds_flags_are_taken_and_told(tmp_path: Path) -> None:
     file = tmp_path / "my.kcpps"
-    file.write_text(json.dumps({"model_param": "/no/such/file.gguf", "quantkv": 2, "gpulayers": -1}))
-    done = run("serve", "--config", str(file), "--port", "0", "--usecublas", "normal", "0", "-ngl", "99")
+    file.write_text(json.dumps({"model_param": "/no/such/file.gguf", "quantkv": 2, "lowvram": True}))
+    done = run(
+        "serve", "--config", str(file), "--port", "0", "--usecublas", "normal", "--nommq", "-ngl", "99"
+    )
     assert done.returncode == 2
     told = [line.partition("server.commands.serve: ")[2] for line in done.stderr.splitlines()[:-1]]
     assert [line.partition(":")[0] for line in told] == [
         "--usecublas has no effect",
-        "--gpulayers has no effect",
-        f"quantkv in {file} has no effect",
+        "--nommq has no effect",
+        f"lowvram in {file} has no effect",
     ]
     assert "/no/such/file.gguf" in done.stderr.splitlines()[-1]
 

@@ -152,6 +152,21 @@ def test_the_environment_names_two_files(monkeypatch: pytest.MonkeyPatch, text: 
     assert load_settings({}).ssl == (Path("my.crt"), Path("my key.pem"))
 
 
+@pytest.mark.parametrize("text", ["7,3", "7 3", "[7, 3]", "[7.0, 3.0]"])
+def test_shares_in_the_environment(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("NKAT_TENSOR_SPLIT", text)
+    assert load_settings({}).tensor_split == (7.0, 3.0)
+    monkeypatch.setenv("NKAT_TENSOR_SPLIT", "7")
+    assert load_settings({}).tensor_split == (7.0,)
+
+
+@pytest.mark.parametrize("shares", ["", "a", "0,0", "-1", "nan", [], [0], [1, "b"], [-1.0], "1," * 17])
+def test_shares_that_make_no_sense(shares: object) -> None:
+    with pytest.raises(ConfigError, match="bad value for --tensor-split") as caught:
+        load_settings({"tensor_split": shares})
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["my.crt", "a b c", "'a", ""])
 def test_the_environment_names_no_other_number_of_files(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("NKAT_SSL", text)
@@ -177,8 +192,8 @@ def test_which_adapter_is_used(adapter: str, jinja: bool, used: str) -> None:
 
 
 def test_flags_without_effect_are_remembered() -> None:
-    settings = load_settings({}, None, ("gpulayers", "skiplauncher"))
-    assert list(settings.ignored) == ["--gpulayers", "--skiplauncher"]
+    settings = load_settings({}, None, ("nommq", "skiplauncher"))
+    assert list(settings.ignored) == ["--nommq", "--skiplauncher"]
     assert settings.model_copy(update={"port": 1}).ignored == settings.ignored
 
 
@@ -192,7 +207,10 @@ def test_the_engine_is_told(tmp_path: Path) -> None:
         model=tmp_path / "m.gguf", contextsize=64, threads=2, parallelrequests=3
     ).engine_config()
     assert (config.context_length, config.threads, config.max_sequences) == (64, 2, 3)
+    placed = Settings(model=Path("m"), gpulayers=7, tensor_split=(2, 1), maingpu=1).engine_config()
+    assert (placed.gpu_layers, placed.tensor_split, placed.main_gpu) == (7, (2.0, 1.0), 1)
     assert config.context_shift
+    assert (config.quantkv, Settings(model=Path("m"), quantkv=2).engine_config().quantkv) == (0, 2)
     assert not Settings(model=Path("m"), noshift=True).engine_config().context_shift
     assert config.drafted_tokens == 0
     assert Settings(model=Path("m"), draftamount=3).engine_config().drafted_tokens == 3

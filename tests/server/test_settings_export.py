@@ -20,6 +20,10 @@ ALL: dict[str, Any] = {
     "threads": 3,
     "device": "cuda:1",
     "kernels": "portable",
+    "gpulayers": 12,
+    "tensor_split": [7.0, 3.5],
+    "maingpu": 2,
+    "quantkv": 2,
     "parallelrequests": 1,
     "multiuser": 0,
     "blasbatchsize": 16,
@@ -78,6 +82,13 @@ def test_kobold_reads_its_own_keys(tmp_path: Path) -> None:
     assert keys["model_param"] == ALL["model"]
     assert (keys["port_param"], keys["batchsize"], keys["debugmode"], keys["usecpu"]) == (0, 16, 1, False)
     assert keys["ssl"] == ["c", "k"]
+    assert (keys["gpulayers"], keys["tensor_split"], keys["maingpu"], keys["quantkv"]) == (
+        12,
+        [7.0, 3.5],
+        2,
+        2,
+    )
+    assert "usecublas" not in keys
     assert "device" not in keys, "a list of llama.cpp's devices in KoboldCpp"
 
 
