@@ -111,7 +111,7 @@ requests = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests, st.sets(st.integers(0, 40), max_size=4), st.sampled_from([48, 96, 400]))
 def test_replies_are_those_of_an_engine_that_waits(
     tiny_model: Path, asked: list[Any], refused: set[int], room: int

@@ -1,62 +1,26 @@
 """Every kernel compiles for every architecture, spills nothing, and keeps its hot loop short."""
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.engine.kernels.cuda.aot import Spec, hot_loop, specs
+from tests.engine.kernels.cuda.compiler import Reports
+from tests.engine.kernels.cuda.conftest import COMPILER
 
 pytestmark = pytest.mark.cuda_aot
 
 FULL = os.environ.get("NKAT_FULL") == "1"
-PROCESSES = 2
 SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 """What a program may have (CUDA C++ Programming Guide, compute capabilities)."""
-ROOT = Path(__file__).resolve().parents[4]
 SPECS = specs()
-
-Reports = Mapping[tuple[str, int], Mapping[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def reports(request: pytest.FixtureRequest) -> Reports:
     """What came of the Specs that this run asks for."""
-    wanted = sorted(
-        {
-            str(item.callspec.params["name"])
-            for item in request.session.items
-            if isinstance(item, pytest.Function)
-            and item.originalname == test_kernel_compiles.__name__
-            and item.path == request.path
-        }
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["TRITON_DEFAULT_FP_FUSION"] = "1"
-
-    def compile_some(names: list[str]) -> list[dict[str, Any]]:
-        run = subprocess.run(
-            [sys.executable, "-m", "tests.engine.kernels.cuda.aot", *names],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-        )
-        assert run.returncode == 0, run.stderr
-        return [json.loads(line) for line in run.stdout.splitlines()]
-
-    shares = [share for share in (wanted[at::PROCESSES] for at in range(PROCESSES)) if share]
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        found = [report for reports in pool.map(compile_some, shares) for report in reports]
-    return {(report["name"], report["arch"]): report for report in found}
+    found: Reports = request.session.stash[COMPILER].reports()
+    return found
 
 
 def wanted_archs(spec: Spec) -> tuple[int, ...]:
