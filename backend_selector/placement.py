@@ -237,10 +237,9 @@ def _owners(shares: Sequence[float], layers: int) -> list[int]:
     llama.cpp's rule: layer i of n goes to the first whose share, with all in front of it, is more than i / n
     of their sum.
     """
-    bounds = list(accumulate(shares))
-    return [
-        min(bisect_right(bounds, bounds[-1] * (layer / layers)), len(bounds) - 1) for layer in range(layers)
-    ]
+    sums = list(accumulate(shares))
+    bounds = [some / sums[-1] for some in sums]
+    return [bisect_right(bounds, layer / layers) for layer in range(layers)]
 
 
 def _kernels(there: Mapping[str, Sequence[str]], wishes: Wishes) -> list[str]:
