@@ -290,14 +290,22 @@ class Engine:
             )
         logits = self._runner.run(self._batches.build(plan))
         self.counters.steps += 1
-        if self._speculator is None and all(chunk.completes for chunk in plan):
-            flight = self._lookahead.launch(
-                plan, logits, [self._generations[c.sequence.id].row for c in plan]
-            )
-            if flight is not None:
-                return self._land(flight)
+        flight = self._launch(plan, logits)
+        if flight is not None:
+            return self._land(flight)
         self._scheduler.advance(plan)
         return self._draw(logits, Trial.all_of(plan, self._generations))
+
+    def _launch(self, plan: Plan, logits: torch.Tensor) -> Flight | None:
+        """Draw the tokens of a step without waiting for them, where the next one may follow at once."""
+        if not self.kernels.draws or self._speculator is not None:
+            return None
+        if not all(chunk.completes for chunk in plan):
+            return None
+        generations = [self._generations[chunk.sequence.id] for chunk in plan]
+        if not all(generation.foreseeable for generation in generations):
+            return None
+        return self._lookahead.launch(plan, logits, [generation.row for generation in generations])
 
     def _follow(self, flight: Flight) -> Flight | None:
         """Launch the step behind one whose tokens are not known yet, if only these are missing."""

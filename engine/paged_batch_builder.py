@@ -9,7 +9,7 @@ import torch
 
 from engine.batch import Batch, Pages
 from engine.scheduler import Plan
-from engine.transfer import sent
+from engine.transfer import sent_together
 
 _Integers = npt.NDArray[np.int32]
 
@@ -62,7 +62,7 @@ class PagedBatchBuilder:
             np.array(lengths + [0] * empty, np.int32),
             np.array([*starts, *range(last + 1, last + empty + 1)], np.int32),
         )
-        ids, places, targets, rows, own_pages, contexts, firsts = self._on_device(parts)
+        ids, places, targets, rows, own_pages, contexts, firsts = sent_together(parts, self._device)
         pages = Pages(own_pages, contexts, firsts, self._block_size, int(np.diff(starts).max()))
         return Batch(ids, places, targets, (), rows.long(), pages)
 
@@ -78,9 +78,3 @@ class PagedBatchBuilder:
         for row, chunk, count in zip(tables, plan, counts, strict=False):
             row[:count] = chunk.sequence.block_table[:count]
         return tables
-
-    def _on_device(self, parts: Sequence[_Integers]) -> list[torch.Tensor]:
-        """The same arrays on the device, brought there in one copy that nobody waits for."""
-        joined = torch.from_numpy(np.concatenate([part.ravel() for part in parts]))
-        moved = torch.split(sent(joined, self._device), [part.size for part in parts])
-        return [tensor.view(part.shape) for tensor, part in zip(moved, parts, strict=True)]

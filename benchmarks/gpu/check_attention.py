@@ -112,7 +112,7 @@ def _attention_error(name: str, it: Contexts, generator: torch.Generator, proces
     given = (hadamard(queries) if layer.format.quantised else queries).half()
     scoring = Scoring(dim**-0.5)
     if name == "decode":
-        found = decode_attention(given, layer, it.pages, scoring, rows=it.pages.rows, processors=processors)
+        found = decode_attention(given, layer, it.pages, scoring, processors)
     else:
         found = prefill_attention(given, layer, it.pages, scoring)
     return largest(found, _attention(queries, it, scoring.scale).flatten(1))

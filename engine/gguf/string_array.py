@@ -53,13 +53,6 @@ class StringArray(Sequence[str]):
         """Bytes of each string, int64 [count]."""
         return self._ends - self._starts
 
-    def beginning(self, first: bytes) -> dict[str, int]:
-        """The strings that begin with one of these bytes, and the index of each; of equal ones the last."""
-        filled = np.flatnonzero(self.sizes)
-        heads = np.frombuffer(self._data, np.uint8)[self._starts[filled]]
-        found = filled[np.isin(heads, np.frombuffer(first, np.uint8))]
-        return {self[i]: i for i in found.tolist()}
-
     def halves(self) -> list[tuple[str, str]] | None:
         """Each string cut in two at its space, quickly.
 

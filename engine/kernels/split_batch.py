@@ -7,6 +7,7 @@ import torch
 
 from engine.batch import Batch, Pages, Span
 from engine.kernels.interface import Kernels
+from engine.transfer import sent_together
 
 
 def batch_for(batch: Batch, kernels: Kernels, page_size: int) -> Batch:
@@ -42,11 +43,7 @@ def _with_pages(batch: Batch, device: torch.device, page_size: int) -> Batch:
         np.array([len(span.context_slots) for span in spans], np.int32),
         np.array([*(span.start for span in spans), spans[-1].stop], np.int32),
     )
-    joined = torch.from_numpy(np.concatenate([part.ravel() for part in parts])).to(device)
-    moved = torch.split(joined, [part.size for part in parts])
-    positions, slots, own_tables, lengths, starts = (
-        tensor.view(part.shape) for tensor, part in zip(moved, parts, strict=True)
-    )
+    positions, slots, own_tables, lengths, starts = sent_together(parts, device)
     most = max(span.stop - span.start for span in spans)
     return replace(
         batch,

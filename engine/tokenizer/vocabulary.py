@@ -8,8 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -99,7 +97,7 @@ _INFILL_NAMES = {
 _INFILL_ENDS = ("pad", "rep", "sep")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Vocabulary:
     """Tokens by id. `scores` is empty where the file has none; `types`, int64, holds `TokenType` numbers.
 
@@ -107,7 +105,8 @@ class Vocabulary:
     style that names none gets llama.cpp's 1, 2 and 0.
     """
 
-    tokens: Sequence[str]
+    tokens: list[str]
+    ids: dict[str, int]
     scores: Sequence[float]
     types: npt.NDArray[np.int64]
     bos_id: int | None
@@ -120,6 +119,10 @@ class Vocabulary:
         """Read and check `tokenizer.ggml.*`. Raises ModelFileError, one line."""
         tokens = _tokens(metadata)
         size = len(tokens)
+        ids = dict(zip(tokens, range(size), strict=True))
+        if len(ids) != size:
+            twice = next(token for i, token in enumerate(tokens) if ids[token] != i)
+            raise ModelFileError(f"tokenizer.ggml.tokens has the token {twice!r} twice")
         scores = read_list(metadata, "tokenizer.ggml.scores", (float, int), size) or []
         if any(map(math.isnan, scores)):
             raise ModelFileError("tokenizer.ggml.scores holds a value that is no number")
@@ -129,16 +132,7 @@ class Vocabulary:
             _special_id(metadata, name, size, default)
             for name, default in zip(("bos", "eos", "unknown"), defaults, strict=True)
         )
-        return cls(tokens, scores, types, bos, eos, unknown, _end_ids(metadata, tokens, types, eos))
-
-    @cached_property
-    def ids(self) -> dict[str, int]:
-        """The id of each token. Raises ModelFileError for a token that is there twice."""
-        ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
-        if len(ids) != len(self.tokens):
-            twice = next(token for i, token in enumerate(self.tokens) if ids[token] != i)
-            raise ModelFileError(f"tokenizer.ggml.tokens has the token {twice!r} twice")
-        return ids
+        return cls(tokens, ids, scores, types, bos, eos, unknown, _end_ids(metadata, tokens, ids, types, eos))
 
     def of_type(self, *types: TokenType) -> list[int]:
         """Ids of all tokens of these types, ascending."""
@@ -146,7 +140,7 @@ class Vocabulary:
         return ids
 
 
-def _tokens(metadata: Mapping[str, Any]) -> Sequence[str]:
+def _tokens(metadata: Mapping[str, Any]) -> list[str]:
     key = "tokenizer.ggml.tokens"
     tokens = read_list(metadata, key, (str,))
     if not tokens:
@@ -154,7 +148,7 @@ def _tokens(metadata: Mapping[str, Any]) -> Sequence[str]:
     if len(tokens) > MAX_TOKENS:
         raise ModelFileError(f"{key} has {len(tokens)} tokens; at most {MAX_TOKENS} are accepted")
     if isinstance(tokens, StringArray) and tokens.sizes.min() > 0 and tokens.sizes.max() <= MAX_TOKEN_LENGTH:
-        return tokens
+        return list(tokens)
     longest = max(map(len, tokens))
     if longest > MAX_TOKEN_LENGTH:
         raise ModelFileError(f"{key} has a token of {longest} characters; at most {MAX_TOKEN_LENGTH} fit")
@@ -174,14 +168,6 @@ def _types(metadata: Mapping[str, Any], size: int) -> npt.NDArray[np.int64]:
     return np.where(known, numbers, TokenType.UNDEFINED).astype(np.int64)
 
 
-def _named(tokens: Sequence[str]) -> dict[str, int]:
-    """Ids of the tokens that may be among the well-known names."""
-    if isinstance(tokens, StringArray):
-        names = {*_END_NAMES, *chain.from_iterable(_INFILL_NAMES.values())}
-        return tokens.beginning(bytes({name.encode()[0] for name in names}))
-    return {token: i for i, token in enumerate(tokens)}
-
-
 def _special_id(metadata: Mapping[str, Any], name: str, size: int, default: int | None = None) -> int | None:
     key = f"tokenizer.ggml.{name}_token_id"
     value = read(metadata, key, int)
@@ -193,11 +179,14 @@ def _special_id(metadata: Mapping[str, Any], name: str, size: int, default: int 
 
 
 def _end_ids(
-    metadata: Mapping[str, Any], tokens: Sequence[str], types: npt.NDArray[np.int64], eos: int | None
+    metadata: Mapping[str, Any],
+    tokens: list[str],
+    ids: Mapping[str, int],
+    types: npt.NDArray[np.int64],
+    eos: int | None,
 ) -> frozenset[int]:
     """Every token that ends a generation; tokens known by name become control tokens in `types`."""
     size = len(tokens)
-    ids = _named(tokens)
     ends = {eos, _special_id(metadata, "eot", size), _special_id(metadata, "eom", size)}
     for part, names in _INFILL_NAMES.items():
         token = _special_id(metadata, f"fim_{part}", size)

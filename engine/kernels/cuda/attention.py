@@ -222,15 +222,12 @@ def decode_attention(
     layer: CacheLayer,
     pages: Pages,
     scoring: Scoring,
-    *,
-    rows: int,
     processors: int,
 ) -> torch.Tensor:
     """Causal attention of a few rows of each sequence over its context in the cache.
 
-    `queries`: float16 [T, heads, key_dim], as `rope_store` returns them. `rows`: the most that a sequence
-    has here; more would be left out. `processors`: multiprocessors of the card. A cache of floats must be
-    float16. Returns float32 [T, heads * value_dim]; rows of no sequence are 0.
+    `queries`: float16 [T, heads, key_dim], as `rope_store` returns them. `processors`: multiprocessors of the
+    card. A cache of floats must be float16. Returns float32 [T, heads * value_dim]; other rows are 0.
     """
     count, heads, _ = queries.shape
     kv_heads, value_dim = layer.kv_heads, layer.value_dim
@@ -255,7 +252,7 @@ def decode_attention(
         scoring.softcap or 0.0,
         splits=splits,
         **attention_constants(layer, heads, pages.page_size, scoring),
-        **decode_tile(rows * (heads // kv_heads), layer),
+        **decode_tile(pages.rows * (heads // kv_heads), layer),
     )
     out = torch.empty(count, heads * value_dim, dtype=torch.float32, device=queries.device)
     merge_kernel[(count, heads)](

@@ -103,9 +103,7 @@ class CudaKernels(Kernels):
         queries = rope_store(q, k, v, batch.positions, batch.slots, layer.rotation, own)
         scoring = Scoring(scale=layer.key_dim**-0.5)
         if pages.rows <= _MOST_DECODE_ROWS:
-            mixed = decode_attention(
-                queries, own, pages, scoring, rows=pages.rows, processors=self._processors
-            )
+            mixed = decode_attention(queries, own, pages, scoring, self._processors)
         else:
             mixed = prefill_attention(queries, own, pages, scoring)
         project_onto(mixed, _own(layer.out), x)

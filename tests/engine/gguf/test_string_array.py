@@ -67,13 +67,6 @@ def test_halves_of_an_odd_string_are_not_guessed(odd: bytes) -> None:
     assert array_of([b"d", b"a b c"]).halves() is None
 
 
-@given(TEXTS, st.sampled_from(["<", "a<", "é"]))
-def test_strings_are_found_by_their_first_byte(texts: list[str], first: str) -> None:
-    heads = set(first.encode())
-    expected = {text: i for i, text in enumerate(texts) if text and text.encode()[0] in heads}
-    assert array_of([text.encode() for text in texts]).beginning(first.encode()) == expected
-
-
 @pytest.mark.skipif(open_library() is None, reason="needs the compiled library")
 class TestFinding:
     """The compiled way through the header."""

@@ -41,7 +41,7 @@ def sequences(rows: st.SearchStrategy[int]) -> st.SearchStrategy[list[tuple[int,
 
 def decoded(queries: torch.Tensor, it: Paged, scoring: Scoring, processors: int = 1) -> Array:
     given = as_rope_gives(queries, it.layer.format)
-    found = decode_attention(given, it.layer, it.pages, scoring, rows=it.pages.rows, processors=processors)
+    found = decode_attention(given, it.layer, it.pages, scoring, processors)
     assert found.dtype == torch.float32
     return found.cpu().double().numpy()
 
@@ -131,7 +131,7 @@ def test_rows_of_no_sequence_are_zeros(device: torch.device) -> None:
         [(1, 20)], format=CacheFormat.F16, kv_heads=1, key_dim=32, value_dim=32, page=16, device=device
     )
     queries = random(1, 3, 2, 32).half().to(device)
-    found = decode_attention(queries, it.layer, it.pages, Scoring(0.2), rows=1, processors=8)
+    found = decode_attention(queries, it.layer, it.pages, Scoring(0.2), processors=8)
     assert found[0].abs().min() > 0
     assert not found[1:].any()
 
