@@ -4,6 +4,7 @@ All above it is real: the server, the chat core, the dialects.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,8 @@ from tests.server.live import LiveServer, serving
 
 PIECE = 7
 """Characters of one event: pieces of tags, and more than one of a word."""
+PATIENCE = 10.0
+"""Seconds of a pause that no client ends."""
 CACHED = 3
 PROMPT_SECONDS, DECODE_SECONDS = 0.25, 0.5
 
@@ -42,6 +45,7 @@ class ScriptedWorker:
     error: str | None = None
     asked: list[GenerationRequest] = field(default_factory=list)
     template: ChatTemplate = field(default_factory=lambda: ChatTemplate(QWEN_3))
+    _going_on: threading.Event = field(default_factory=threading.Event)
 
     @property
     def info(self) -> ModelInfo:
@@ -56,9 +60,24 @@ class ScriptedWorker:
         assert isinstance(prompt, TextPrompt)
         return prompt.memory + prompt.text
 
-    def say(self, reply: str, finish: FinishReason = FinishReason.EOS, error: str | None = None) -> None:
-        """What to answer from now on."""
+    def say(
+        self,
+        reply: str,
+        finish: FinishReason = FinishReason.EOS,
+        error: str | None = None,
+        *,
+        pausing: bool = False,
+    ) -> None:
+        """What to answer from now on; one that is `pausing` stops behind its first piece until `go_on`."""
         self.reply, self.finish, self.error = reply, finish, error
+        if pausing:
+            self._going_on.clear()
+        else:
+            self._going_on.set()
+
+    def go_on(self) -> None:
+        """The client has the first piece."""
+        self._going_on.set()
 
     def prepare(self, request: GenerationRequest) -> GenerationRequest:
         self.asked.append(request)
@@ -95,7 +114,8 @@ class ScriptedWorker:
             ids = tuple(text.encode())
             shown = tuple(TokenLogprob(token, bytes([token]), -0.5) for token in ids)
             on_event(Event(request.request_id, text, ids, () if request.logprobs is None else shown))
-            threading.Event().wait(0.002)  # so that events come one by one
+            time.sleep(0.002)  # so that most events come one by one
+            self._going_on.wait(PATIENCE)
         usage = Usage(len(request.prompt.ids), len(made), CACHED, PROMPT_SECONDS, DECODE_SECONDS)
         on_event(Event(request.request_id, finish=self.finish, usage=usage, error=self.error))
 
@@ -104,5 +124,6 @@ class ScriptedWorker:
 def scripted_server(settings: Settings) -> Iterator[tuple[LiveServer, ScriptedWorker]]:
     """A server whose model is scripted."""
     worker = ScriptedWorker()
+    worker.go_on()
     with serving(cast(EngineWorker, worker), settings) as server:
         yield server, worker

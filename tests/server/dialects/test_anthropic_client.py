@@ -54,12 +54,13 @@ def test_a_message(client: anthropic.Anthropic, worker: ScriptedWorker) -> None:
 
 
 def test_a_streamed_message(client: anthropic.Anthropic, worker: ScriptedWorker) -> None:
-    worker.say("Good morning to you.", FinishReason.LENGTH)
+    worker.say("Good morning to you.", FinishReason.LENGTH, pausing=True)
     with client.messages.stream(model="any", messages=HELLO, max_tokens=50) as stream:
-        texts = list(stream.text_stream)
+        texts = stream.text_stream
+        assert next(texts) == "Good mo"  # while the rest is still to be made
+        worker.go_on()
+        assert "".join(texts) == "rning to you."
         made = stream.get_final_message()
-    assert len(texts) > 1
-    assert "".join(texts) == "Good morning to you."
     assert made.stop_reason == "max_tokens"
     assert made.usage.input_tokens == len(worker.prompt) - CACHED
     assert made.usage.output_tokens == 20

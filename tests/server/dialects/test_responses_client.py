@@ -63,11 +63,15 @@ def test_a_response(client: openai.OpenAI, worker: ScriptedWorker) -> None:
 
 
 def test_a_streamed_response(client: openai.OpenAI, worker: ScriptedWorker) -> None:
-    worker.say("Good morning to you.")
-    events = list(client.responses.create(model="", input="Hello?", stream=True))
+    worker.say("Good morning to you.", pausing=True)
+    events = []
+    for event in client.responses.create(model="", input="Hello?", stream=True):
+        events.append(event)
+        if event.type == "response.output_text.delta":
+            worker.go_on()
     assert [event.sequence_number for event in events] == list(range(len(events)))
     texts = [event.delta for event in events if event.type == "response.output_text.delta"]
-    assert len(texts) > 1
+    assert texts[0] == "Good mo"  # which came while the rest was still to be made
     assert "".join(texts) == "Good morning to you."
     last = events[-1]
     assert last.type == "response.completed"
