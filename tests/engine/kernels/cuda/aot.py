@@ -6,10 +6,10 @@ integer is a multiple of 16, as Triton finds at a launch; pointers always are), 
 parameters, the number of warps and the architectures. Arguments that are tuples take tuples of types, and
 None stands for None. `hot` sets a ceiling for the innermost loop that holds the named instruction.
 
-Kernels defined under TRITON_INTERPRET=1 cannot be compiled: `test_aot` runs this file in processes without
+Kernels defined under TRITON_INTERPRET=1 cannot be compiled: `compiler` runs this file in a process without
 it:
 
-    python -m tests.engine.kernels.cuda.aot [NAME ...]     one line of JSON for each Spec; without names, all
+    python -m tests.engine.kernels.cuda.aot     one line of JSON for each line on stdin: NAME ARCHITECTURE
 """
 
 import json
@@ -61,8 +61,6 @@ class Spec:
 class Result:
     """What became of a Spec on one architecture. The last two are of the hot loop, where the Spec has one."""
 
-    name: str
-    arch: int
     registers: int
     spilled_bytes: int
     shared_bytes: int
@@ -122,8 +120,6 @@ def compile_spec(spec: Spec, arch: int) -> Result:
     if spec.hot is not None:
         per_weight = len(loop) / (_count(loop, spec.hot.mnemonic) * spec.hot.weights)
     return Result(
-        spec.name,
-        arch,
         registers,
         max(stack, local),
         max(shared, kernel.metadata.shared),
@@ -183,20 +179,19 @@ def _found(pattern: str, text: str) -> str:
     return match[1]
 
 
-def main(names: list[str]) -> None:
-    """Print one line of JSON for each Spec and architecture: a Result, or a name with an error."""
+def main() -> None:
+    """Print one line of JSON for each that is asked for: a Result, or an error."""
     known = specs()
     with tempfile.TemporaryDirectory() as cache:
         triton.knobs.cache.dir = cache
-        for name in names or known:
-            for arch in known[name].archs:
-                try:
-                    found = asdict(compile_spec(known[name], arch))
-                except Exception as error:  # the report names every kernel that fails, whatever ails it
-                    lines = f"{type(error).__name__}: {error}".strip()
-                    found = {"name": name, "arch": arch, "error": lines[-2000:]}
-                print(json.dumps(found), flush=True)
+        for line in sys.stdin:
+            name, arch = line.split()
+            try:
+                found = asdict(compile_spec(known[name], int(arch)))
+            except Exception as error:  # the test of this kernel fails with it, the others go on
+                found = {"error": f"{type(error).__name__}: {error}".strip()[-2000:]}
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

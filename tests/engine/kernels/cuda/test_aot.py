@@ -1,12 +1,12 @@
 """Every kernel compiles for every architecture, spills nothing, and keeps its hot loop short."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
 from tests.engine.kernels.cuda.aot import Spec, hot_loop, specs
-from tests.engine.kernels.cuda.compiler import Reports
-from tests.engine.kernels.cuda.conftest import COMPILER
+from tests.engine.kernels.cuda.compiler import Compiler
 
 pytestmark = pytest.mark.cuda_aot
 
@@ -17,10 +17,9 @@ SPECS = specs()
 
 
 @pytest.fixture(scope="module")
-def reports(request: pytest.FixtureRequest) -> Reports:
-    """What came of the Specs that this run asks for."""
-    found: Reports = request.session.stash[COMPILER].reports()
-    return found
+def compiler() -> Iterator[Compiler]:
+    with Compiler() as compiler:
+        yield compiler
 
 
 def wanted_archs(spec: Spec) -> tuple[int, ...]:
@@ -32,8 +31,8 @@ def wanted_archs(spec: Spec) -> tuple[int, ...]:
 @pytest.mark.parametrize(
     ("name", "arch"), [(spec.name, arch) for spec in SPECS.values() for arch in wanted_archs(spec)]
 )
-def test_kernel_compiles(reports: Reports, name: str, arch: int) -> None:
-    report = reports[name, arch]
+def test_kernel_compiles(compiler: Compiler, name: str, arch: int) -> None:
+    report = compiler.report(name, arch)
     assert "error" not in report, report["error"]
     assert report["spilled_bytes"] == 0
     assert report["shared_bytes"] <= SHARED_BYTES[arch]
