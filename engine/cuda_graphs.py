@@ -5,28 +5,35 @@ needs to carry it out; a recorded graph is one. What is recorded are addresses, 
 where the recording reads them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from engine.batch import Batch, Pages
+from engine.kernels import Drawing, Draws
 from engine.kv_cache import KVCache
 from engine.models import Model
+from engine.native.shortlist import MOST_WANTED, Tail
 
 GRAPH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 """Rows of a batch that there are graphs for."""
 
-Work = Callable[[], torch.Tensor]
-Recorder = Callable[[Work], tuple[Callable[[], None], torch.Tensor]]
-"""Carries out work once and keeps it: what repeats it, and the tensor that then holds its result."""
+Results = tuple[torch.Tensor, ...]
+Work = Callable[[], Results]
+Recorder = Callable[[Work], tuple[Callable[[], None], Results]]
+"""Carries out work once and keeps it: what repeats it, and the tensors that then hold its results."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Recording:
+    """One step without and one with the drawing of tokens, and where both read what to compute."""
+
     inputs: Batch
-    logits: torch.Tensor
-    play: Callable[[], None]
+    draws: Draws
+    run: tuple[Callable[[], None], Results]
+    draw: tuple[Callable[[], None], Results]
 
 
 class CudaGraphs:
@@ -55,19 +62,39 @@ class CudaGraphs:
         """Make the recordings, or make them anew, the largest first, whose memory all others share."""
         self._recordings.clear()
         for size in sorted(self._sizes(), reverse=True):
-            inputs = self._inputs(size)
-
-            def work(inputs: Batch = inputs) -> torch.Tensor:
-                return self._model(inputs, self._cache)
-
-            play, logits = self._recorder(work)
-            self._recordings[size] = _Recording(inputs, logits, play)
+            inputs, draws = self._inputs(size), self._draws(size)
+            run, draw = partial(self._run, inputs), partial(self._run, inputs, draws)
+            self._recordings[size] = _Recording(inputs, draws, self._recorder(run), self._recorder(draw))
 
     def run(self, batch: Batch) -> torch.Tensor | None:
         """Logits float32 [n, vocab] of the wanted rows; None: there is no recording for such a batch.
 
         There are some for batches of sequences with one row each.
         """
+        recording = self._told(batch)
+        if recording is None:
+            return None
+        play, (logits,) = recording.run
+        play()
+        return logits[batch.logit_rows]
+
+    def draw(self, batch: Batch, drawings: Sequence[Drawing]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The same, and a token for each of these rows, int64 [n], as `Kernels.draw` gives it."""
+        recording = self._told(batch)
+        if recording is None:
+            return None
+        table = recording.draws.table
+        table.index_copy_(1, batch.logit_rows, Draws.of(drawings, table.device).table)
+        play, (logits, tokens) = recording.draw
+        play()
+        return logits[batch.logit_rows], tokens[batch.logit_rows]
+
+    def _run(self, inputs: Batch, draws: Draws | None = None) -> Results:
+        logits = self._model(inputs, self._cache)
+        return (logits,) if draws is None else (logits, self._model.kernels.draw(logits, draws))
+
+    def _told(self, batch: Batch) -> _Recording | None:
+        """The recording for a batch, told what to compute."""
         pages = batch.pages
         rows = len(batch.token_ids)
         recording = self._recordings.get(rows)
@@ -79,8 +106,12 @@ class CudaGraphs:
             getattr(inputs, name).copy_(getattr(batch, name), non_blocking=True)
         inputs.pages.lengths.copy_(pages.lengths, non_blocking=True)
         inputs.pages.tables[:, : pages.tables.shape[1]].copy_(pages.tables, non_blocking=True)
-        recording.play()
-        return recording.logits[batch.logit_rows]
+        return recording
+
+    def _draws(self, size: int) -> Draws:
+        """Greedy ones."""
+        greedy = Draws.of([Drawing(1, Tail(), 0.0)] * size, self._cache.keys.device)
+        return Draws(greedy.table, MOST_WANTED)
 
     def _sizes(self) -> list[int]:
         """Those that hold all batches of up to `most` rows, as far as there are such sizes."""
@@ -104,7 +135,7 @@ def cuda_recorder() -> Recorder:
     """Records with torch's CUDA graphs, all in one pool of memory."""
     pool = torch.cuda.graph_pool_handle()
 
-    def record(work: Work) -> tuple[Callable[[], None], torch.Tensor]:
+    def record(work: Work) -> tuple[Callable[[], None], Results]:
         # The first runs compile and choose; what they do must not be recorded.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
@@ -114,7 +145,7 @@ def cuda_recorder() -> Recorder:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool):
-            result = work()
-        return graph.replay, result
+            results = work()
+        return graph.replay, results
 
     return record

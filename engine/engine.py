@@ -7,6 +7,7 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 
+from engine.batch import Batch
 from engine.batch_builder import batch_builder
 from engine.block_manager import BlockManager
 from engine.collector import without_collector
@@ -288,16 +289,17 @@ class Engine:
             self.counters.prompt_tokens_computed += max(
                 0, min(chunk.count, sequence.prompt_length - chunk.start)
             )
-        logits = self._runner.run(self._batches.build(plan))
+        batch = self._batches.build(plan)
         self.counters.steps += 1
-        flight = self._launch(plan, logits)
+        flight = self._launch(plan, batch)
         if flight is not None:
             return self._land(flight)
+        logits = self._runner.run(batch)
         self._scheduler.advance(plan)
         return self._draw(logits, Trial.all_of(plan, self._generations))
 
-    def _launch(self, plan: Plan, logits: torch.Tensor) -> Flight | None:
-        """Draw the tokens of a step without waiting for them, where the next one may follow at once."""
+    def _launch(self, plan: Plan, batch: Batch) -> Flight | None:
+        """Run a step and draw its tokens without waiting for them, where the next one may follow at once."""
         if not self.kernels.draws or self._speculator is not None:
             return None
         if not all(chunk.completes for chunk in plan):
@@ -305,7 +307,7 @@ class Engine:
         generations = [self._generations[chunk.sequence.id] for chunk in plan]
         if not all(generation.foreseeable for generation in generations):
             return None
-        return self._lookahead.launch(plan, logits, [generation.row for generation in generations])
+        return self._lookahead.launch(plan, batch, [generation.row for generation in generations])
 
     def _follow(self, flight: Flight) -> Flight | None:
         """Launch the step behind one whose tokens are not known yet, if only these are missing."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from engine.batch import Batch
 from engine.batch_builder import BatchBuilder
 from engine.kernels import Drawing
 from engine.model_runner import ModelRunner
@@ -66,15 +67,15 @@ class Lookahead:
         self._runner = runner
         self._sampler = sampler
 
-    def launch(self, plan: Plan, logits: torch.Tensor, rows: Sequence[Row]) -> Flight | None:
-        """Draw a token from each row of logits without waiting for it, chunk by chunk of the plan.
+    def launch(self, plan: Plan, batch: Batch, rows: Sequence[Row]) -> Flight | None:
+        """Run a plan's batch and draw a token for each chunk, without waiting for it.
 
         None, and nothing has happened, where the host has a part in a draw.
         """
-        launched = self._sampler.launch(logits, rows)
-        if launched is None:
+        drawings = self._sampler.drawings(rows)
+        if drawings is None:
             return None
-        drawings, tokens = launched
+        logits, tokens = self._runner.draw(batch, drawings)
         return Flight(plan, logits, drawings, Arriving(tokens))
 
     def follow(
@@ -93,7 +94,7 @@ class Lookahead:
         tokens = tokens.clamp(min=0)
         batch.token_ids[: len(ahead)] = tokens.to(batch.token_ids.dtype)
         plan = [Chunk(sequence, len(sequence.tokens), 1) for sequence in sequences.values()]
-        return self.launch(plan, self._runner.run(batch), rows)
+        return self.launch(plan, batch, rows)
 
     def drop(self, flight: Flight | None, sequence: EngineSequence) -> None:
         """Have a sequence no part in a step, if it has one, and its random number be the next one again."""

@@ -1,5 +1,6 @@
 """Runs the model on batches, against one KV cache."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
@@ -13,10 +14,12 @@ from engine.config import EngineConfig
 from engine.context_shift import Move
 from engine.cuda_graphs import CudaGraphs
 from engine.device import make_current
-from engine.kernels import Rotation, SelfAttention
+from engine.kernels import Drawing, Draws, Rotation, SelfAttention
 from engine.kv_cache import KVCache
 from engine.loading import allocate_cache, cache_slots
 from engine.models import Model
+
+_logger = logging.getLogger(__name__)
 
 
 class ModelRunner:
@@ -50,7 +53,13 @@ class ModelRunner:
         Writes to the first slots of the cache.
         """
         kernels = self._model.kernels
-        for rows in (rows for rows in kernels.compiled_for if rows <= most):
+        sizes = [rows for rows in kernels.compiled_for if rows <= most]
+        for number, rows in enumerate(sizes):
+            _logger.info(
+                "compiling kernels, %d of %d: minutes at the first start, seconds later",
+                number + 1,
+                len(sizes),
+            )
             ids = torch.zeros(rows, dtype=torch.int64, device=kernels.device)
             pages = Pages.of_one(rows, kernels.device)
             self._model(replace(Batch.of_one(ids, range(rows - 1, rows)), pages=pages), self._cache)
@@ -69,6 +78,20 @@ class ModelRunner:
         make_current(self._model.kernels.device)
         logits = None if self._graphs is None else self._graphs.run(batch)
         return self._model(batch, self._cache) if logits is None else logits
+
+    @torch.inference_mode()
+    def draw(self, batch: Batch, drawings: Sequence[Drawing]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits as by `run`, and a token drawn from each row of them, int64 [n]; n > 0.
+
+        Only for kernels that draw, and as they do it: -1 is no token, and nobody waits.
+        """
+        kernels = self._model.kernels
+        make_current(kernels.device)
+        drawn = None if self._graphs is None else self._graphs.draw(batch, drawings)
+        if drawn is not None:
+            return drawn
+        logits = self._model(batch, self._cache)
+        return logits, kernels.draw(logits, Draws.of(drawings, logits.device))
 
     @torch.inference_mode()
     def states(self, batch: Batch) -> npt.NDArray[np.float32]:

@@ -7,6 +7,7 @@ import torch
 from benchmarks.gpu.launches import Launch, launches
 from benchmarks.gpu.settings import Figures, Settings
 from benchmarks.gpu.stopwatch import Stopwatch, stopwatch
+from engine.cuda_graphs import Results
 from engine.gguf import GGMLType
 from engine.kernels.cuda.epilogue import Epilogue
 from engine.kernels.cuda.formats import FORMATS
@@ -63,11 +64,11 @@ def launch_seconds(watch: Stopwatch, launch: Launch, settings: Settings) -> tupl
     x = activations(torch.randn(1, launch.width, generator=generator, device=watch.device), weights)
     rounds = -(-settings.sizes.launches // count)
 
-    def work() -> torch.Tensor:
+    def work() -> Results:
         for _ in range(rounds):
             for each in copies:
                 launch.run(x, each, outs)
-        return outs[0]
+        return tuple(outs)
 
     play, _ = watch.recorder()(work)
     taken = watch.median(play, settings.sizes.repeats)

@@ -1,4 +1,4 @@
-"""Activations, gates, rotations and draws against float64."""
+"""Activations, rotations and draws against float64."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -8,11 +8,10 @@ import torch
 from benchmarks.gpu.check import Check, distance, largest
 from benchmarks.gpu.check_products import random_rows
 from benchmarks.gpu.settings import Settings
-from engine.kernels import Norm
+from engine.kernels import Draws, Norm
 from engine.kernels.cuda.activations import prepare
 from engine.kernels.cuda.hadamard import rotate_heads
-from engine.kernels.cuda.sampling import Draws, sample
-from engine.kernels.cuda.silu import silu_mul
+from engine.kernels.cuda.sampling import sample
 from engine.kv_cache import hadamard
 
 _EXACT = 1e-6
@@ -32,7 +31,6 @@ def rest_checks(settings: Settings) -> Iterator[Check]:
     yield Check("activations behind a norm", _EXACT, partial(_normed_error, width, generator))
     yield Check("activations in integers", _HALF_STEP, partial(_integers_error, width, generator))
     yield Check("projections of theta", _EXACT, partial(_projections_error, width, settings.rank, generator))
-    yield Check("silu times up", _EXACT, partial(_gate_error, width, generator))
     for dim in settings.sizes.check_heads:
         yield Check(f"rotated heads of {dim}", _EXACT, partial(_rotation_error, dim, generator))
     vocab = settings.config.vocab_size
@@ -79,12 +77,6 @@ def _projections_error(width: int, rank: int, generator: torch.Generator) -> flo
     return distance(made.projections, x.double() @ v.double().T)
 
 
-def _gate_error(width: int, generator: torch.Generator) -> float:
-    gate, up = (torch.randn(3, width, generator=generator, device=generator.device) for _ in range(2))
-    wide = gate.double()
-    return distance(silu_mul(gate, up), wide * torch.sigmoid(wide) * up.double())
-
-
 def _rotation_error(dim: int, generator: torch.Generator) -> float:
     x = torch.randn(5, 3, dim, generator=generator, device=generator.device)
     should = hadamard(x.double())
@@ -96,37 +88,35 @@ def _wrong_draws(vocab: int, cut: int, generator: torch.Generator) -> float:
     """How many tokens are not those that the same random numbers draw in float64, where they decide."""
     device = generator.device
 
-    def numbers(low: float, high: float, dtype: torch.dtype) -> torch.Tensor:
-        between = torch.rand(_DRAWN_ROWS, generator=generator, device=device, dtype=torch.float64)
-        return (low + (high - low) * between).to(dtype)
-
     logits = 3 * torch.randn(_DRAWN_ROWS, vocab, generator=generator, device=device)
-    draws = Draws(
-        cut=torch.full((_DRAWN_ROWS,), cut, dtype=torch.int32, device=device),
-        top_p=numbers(0.5, 1.05, torch.float64),
-        distance=numbers(0.5, 5, torch.float32),
-        temperature=numbers(0.3, 2, torch.float32),
-        u=numbers(0, 1, torch.float64),
-    )
-    tokens = sample(logits, draws, cut)
-    expected, is_near = _drawn(logits.double(), draws, cut)
+    cuts = torch.full((_DRAWN_ROWS,), cut, dtype=torch.float64, device=device)
+    numbers = [_between(low, high, generator) for low, high in ((0.5, 1.05), (0.5, 5), (0.3, 2), (0, 1))]
+    draws = Draws(torch.stack([cuts, *numbers]), cut)
+    tokens = sample(logits, draws)
+    expected, is_near = _drawn(logits.double(), draws)
     return float(((tokens != expected) & ~is_near).sum().item())
 
 
-def _drawn(logits: torch.Tensor, draws: Draws, cut: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _between(low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+    """Random numbers, float64 [B] though of single precision, as a kernel takes them."""
+    shares = torch.rand(_DRAWN_ROWS, generator=generator, device=generator.device, dtype=torch.float64)
+    return (low + (high - low) * shares).float().double()
+
+
+def _drawn(logits: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens in float64, and where rounding alone decides: int64 and bool [B]."""
-    best, ids = logits.topk(min(cut, logits.shape[1]))
+    _, top_p, distances, temperatures, u = draws.table[:, :, None]
+    best, ids = logits.topk(min(draws.most, logits.shape[1]))
     place = torch.arange(best.shape[1], device=best.device)
     reached = best.softmax(-1).cumsum(-1)
-    top_p = draws.top_p[:, None]
     # The token that reaches p is the last one that stays; the tail of min-p is cut behind that.
     count = (reached < top_p).sum(-1) + 1
-    near = ((reached - top_p).abs() < _NEAR).any(-1) & (draws.top_p < 1)
-    far = best[:, :1] - draws.distance.double()[:, None]
+    near = ((reached - top_p).abs() < _NEAR).any(-1) & (top_p[:, 0] < 1)
+    far = best[:, :1] - distances
     near |= ((best - far).abs() < _NEAR).any(-1)
     kept = (place < count[:, None]) & ((best >= far) | (place == 0))
-    heated = (best / draws.temperature.double()[:, None]).masked_fill(~kept, -torch.inf)
+    heated = (best / temperatures).masked_fill(~kept, -torch.inf)
     chosen = heated.softmax(-1).cumsum(-1)
-    near |= ((chosen - draws.u[:, None]).abs() < _NEAR).any(-1)
-    index = torch.minimum((chosen < draws.u[:, None]).sum(-1), kept.sum(-1) - 1)
+    near |= ((chosen - u).abs() < _NEAR).any(-1)
+    index = torch.minimum((chosen < u).sum(-1), kept.sum(-1) - 1)
     return ids.gather(1, index[:, None]).squeeze(1), near

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from engine.cuda_graphs import Recorder, Work, cuda_recorder
+from engine.cuda_graphs import Recorder, Results, Work, cuda_recorder
 
 Task = Callable[[], object]
 
@@ -128,11 +128,12 @@ def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
-def _keep(work: Work) -> tuple[Callable[[], None], torch.Tensor]:
-    """Records as a card does: the work is repeated on the same tensors, its result goes to the same place."""
-    result = work()
+def _keep(work: Work) -> tuple[Callable[[], None], Results]:
+    """Records as a card does: the work is repeated on the same tensors, its results go to the same places."""
+    results = work()
 
     def play() -> None:
-        result.copy_(work())
+        for place, result in zip(results, work(), strict=True):
+            place.copy_(result)
 
-    return play, result
+    return play, results

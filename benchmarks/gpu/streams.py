@@ -12,12 +12,13 @@ from engine.batch import Batch
 from engine.batch_builder import batch_builder
 from engine.block_manager import BlockManager
 from engine.cuda_graphs import CudaGraphs
+from engine.kernels import Drawing
 from engine.kernels.cuda import CudaKernels
-from engine.kernels.cuda.sampling import Draws, sample
 from engine.kv_cache import KVCache
 from engine.loading import allocate_cache
 from engine.model_runner import ModelRunner
 from engine.models import Model
+from engine.native.shortlist import Tail
 from engine.scheduler import Chunk
 from engine.sequence import Sequence as EngineSequence
 from engine.types import GenerationRequest, TokenPrompt
@@ -61,6 +62,9 @@ class Bench:
         return runner
 
 
+_GREEDY = Drawing(1, Tail(), 0.0)
+
+
 class Streams:
     """Some sequences with random prompts of one length, in one bench's cache; one such group at a time.
 
@@ -83,8 +87,6 @@ class Streams:
             )
             for number in range(count)
         ]
-        device = bench.watch.device
-        self._greedy = {rows: _greedy(rows, device) for rows in (1, count)}
 
     def read(self, runner: ModelRunner, chunk: int | None = None) -> None:
         """Compute all prompts from their beginnings, one after the other, up to a first token of each.
@@ -122,17 +124,14 @@ class Streams:
 
     def _advance(self, runner: ModelRunner, sequences: Sequence[EngineSequence], most: int) -> None:
         plan = self._plan(sequences, most)
-        logits = runner.run(self._builder.build(plan))
+        batch = self._builder.build(plan)
+        caught_up = [chunk.sequence for chunk in plan if chunk.completes]
+        tokens: list[int] = []
+        if caught_up:
+            tokens = runner.draw(batch, [_GREEDY] * len(caught_up))[1].tolist()
+        else:
+            runner.run(batch)
         for chunk in plan:
             chunk.sequence.advance(chunk.count)
-        caught_up = [chunk.sequence for chunk in plan if chunk.completes]
-        if caught_up:
-            tokens = sample(logits, self._greedy[len(caught_up)], 1)
-            for sequence, token in zip(caught_up, tokens.tolist(), strict=True):
-                sequence.tokens.append(token)
-
-
-def _greedy(rows: int, device: torch.device) -> Draws:
-    """The best token of each row."""
-    ones = torch.ones(rows, device=device)
-    return Draws(cut=ones.int(), top_p=ones.double(), distance=ones, temperature=ones, u=ones.double() / 2)
+        for sequence, token in zip(caught_up, tokens, strict=True):
+            sequence.tokens.append(token)

@@ -2,12 +2,13 @@
 
 from engine.kernels.dispatch import select_kernels
 from engine.kernels.interface import Kernels, Layers
-from engine.kernels.operands import Drawing, FeedForward, Norm, Rotation, SelfAttention
+from engine.kernels.operands import Drawing, Draws, FeedForward, Norm, Rotation, SelfAttention
 from engine.kernels.weight import Correction, Weight
 
 __all__ = [
     "Correction",
     "Drawing",
+    "Draws",
     "FeedForward",
     "Kernels",
     "Layers",

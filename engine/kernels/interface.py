@@ -1,14 +1,13 @@
 """What a set of kernels offers to the models."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from engine.batch import Batch
 from engine.gguf import GGMLType
-from engine.kernels.operands import Drawing, FeedForward, Norm, SelfAttention
+from engine.kernels.operands import Draws, FeedForward, Norm, SelfAttention
 from engine.kernels.weight import Weight
 from engine.kv_cache import CacheFormat, KVCache
 
@@ -81,10 +80,10 @@ class Kernels(ABC):
         Keys and values go to the cache. Without one the batch must be a whole text (`Batch.of_one`).
         """
 
-    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> torch.Tensor:
+    def draw(self, logits: torch.Tensor, draws: Draws) -> torch.Tensor:
         """A token for each row of logits, float32 [n, vocab], which are left alone: int64 [n] on the device.
 
-        -1 where all tokens are excluded. Nobody waits for the device.
+        -1 where all tokens are excluded. Nobody waits for the device, so that this can be recorded.
 
         Only where `draws` says so.
         """

@@ -1,11 +1,14 @@
 """What the operations of a model compute with. Free of how."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
 from engine.kernels.weight import Weight
 from engine.native.shortlist import Tail
+from engine.transfer import sent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,11 +21,33 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """How a token is drawn: from the `cut` best of a row, behind the tail, by a random number u in [0, 1)."""
+    """How a token is drawn: from the `cut` best of a row, behind the tail, by a random number u in [0, 1).
+
+    A cut is `MOST_WANTED` at the most; 1 is greedy.
+    """
 
     cut: int
     tail: Tail
     u: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """How B rows are drawn from, on their device.
+
+    `table`: float64 [5, B], the rows' cuts, top-p, distances, temperatures and u. `most`: no cut counts
+    beyond it.
+    """
+
+    table: torch.Tensor
+    most: int
+
+    @classmethod
+    def of(cls, drawings: Sequence[Drawing], device: torch.device) -> Self:
+        """The same on the device, in one copy that nobody waits for; at least one."""
+        told = [(d.cut, d.tail.top_p, d.tail.distance, d.tail.temperature, d.u) for d in drawings]
+        table = torch.tensor(told, dtype=torch.float64).T.contiguous()
+        return cls(sent(table, device), max(drawing.cut for drawing in drawings))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from engine.batch import Batch
 from engine.gguf import GGMLType
 from engine.kernels.interface import Kernels, Layers
-from engine.kernels.operands import Drawing, FeedForward, Norm, Rotation, SelfAttention
+from engine.kernels.operands import Draws, FeedForward, Norm, Rotation, SelfAttention
 from engine.kernels.split_batch import batch_for
 from engine.kernels.split_cache import SplitCache
 from engine.kernels.weight import Correction, Weight
@@ -100,9 +100,9 @@ class SplitKernels(Kernels):
             own = weight.embedding if isinstance(weight, TiedWeight) else weight
             return self.first.embed(ids.to(self.first.device), own)
 
-    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> torch.Tensor:
+    def draw(self, logits: torch.Tensor, draws: Draws) -> torch.Tensor:
         with _current(self.last.device):
-            return self.last.draw(logits, drawings)
+            return self.last.draw(logits, draws)
 
     def forward(
         self,

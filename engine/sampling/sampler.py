@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from engine.kernels import Drawing
+from engine.kernels import Drawing, Draws
 from engine.sampling.breakers import BreakerCompiler, Breakers
 from engine.sampling.chain import uses_dry
 from engine.sampling.device_logits import DeviceLogits
@@ -20,7 +20,7 @@ from engine.tokenizer import Tokenizer
 from engine.tokenizer.piece_index import PieceIndex
 from engine.types import GenerationRequest, SamplingParams
 
-Drawer = Callable[[torch.Tensor, Sequence[Drawing]], torch.Tensor]
+Drawer = Callable[[torch.Tensor, Draws], torch.Tensor]
 """`Kernels.draw`."""
 
 
@@ -82,11 +82,11 @@ class Sampler:
                 draws[place] = draw
         return [draw for draw in draws if draw is not None]
 
-    def launch(self, logits: torch.Tensor, rows: Sequence[Row]) -> tuple[list[Drawing], torch.Tensor] | None:
-        """Tokens of all rows, int64 [n] on the device, without waiting for them, and how they are drawn.
+    def drawings(self, rows: Sequence[Row]) -> list[Drawing] | None:
+        """How the kernels are to draw a token for each row, of logits that need not be known yet.
 
-        -1 is no token: put the drawing back, and `sample` that row. None, and nothing has happened, where a
-        row needs more than a draw by the kernels.
+        None, and nothing has happened, where a row needs more than a draw by the kernels. What is drawn for
+        a row may be no token: then put the drawing back, and `sample` that row.
         """
         if self._draw is None:
             return None
@@ -98,7 +98,7 @@ class Sampler:
                     self.put_back(earlier.request_id, done)
                 return None
             drawings.append(drawing)
-        return drawings, self._draw(logits, drawings)
+        return drawings
 
     def put_back(self, request_id: str, drawing: Drawing) -> None:
         """Take the request's last drawing back, as if it had not been."""
@@ -114,7 +114,8 @@ class Sampler:
         if not places:
             return draws
         taken = logits if len(places) == len(rows) else logits[places]
-        tokens = self._draw(taken, [drawing for drawing in drawings if drawing is not None])
+        wanted = [drawing for drawing in drawings if drawing is not None]
+        tokens = self._draw(taken, Draws.of(wanted, taken.device))
         for place, token in zip(places, tokens.tolist(), strict=True):
             drawing = drawings[place]
             if token >= 0:

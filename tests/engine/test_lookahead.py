@@ -14,9 +14,10 @@ from engine.architectures import open_model
 from engine.config import EngineConfig
 from engine.embedding import EmbeddingRequest
 from engine.engine import Engine
-from engine.kernels import Drawing
+from engine.kernels import Draws
 from engine.kernels.reference import ReferenceKernels
 from engine.models import Loader, load_model
+from engine.native.shortlist import Tail
 from engine.sampling.candidates import BOUND
 from engine.sampling.host_logits import HostLogits
 from engine.theta import open_theta
@@ -40,14 +41,16 @@ class DrawingKernels(ReferenceKernels):
         super().__init__(CPU, dense_bytes=2**30)
         self._count = itertools.count()
 
-    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> torch.Tensor:
-        return torch.tensor([self._one(row, it) for row, it in zip(logits.numpy(), drawings, strict=True)])
+    def draw(self, logits: torch.Tensor, draws: Draws) -> torch.Tensor:
+        columns = draws.table.T.tolist()
+        return torch.tensor([self._one(row, *it) for row, it in zip(logits.numpy(), columns, strict=True)])
 
-    def _one(self, row: np.ndarray[Any, np.dtype[np.float32]], drawing: Drawing) -> int:
+    def _one(self, row: np.ndarray[Any, np.dtype[np.float32]], cut: float, *tail: float) -> int:
+        *told, u = tail
         if next(self._count) in self.refuse:
             return -1
         logits = HostLogits(row.copy(), np.empty_like(row))
-        drawn = logits.draw(drawing.cut, drawing.tail, drawing.u)
+        drawn = logits.draw(int(cut), Tail(*told), u)
         assert np.abs(row).max() <= BOUND
         assert drawn is not None, "needs the compiled library"
         return int(drawn[0].ids[drawn[1]])

@@ -17,7 +17,7 @@ from tests.engine.driving import Reply, request, run
 
 _GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "greedy.json").read_text())
 _CASES = _GOLDEN["SmolLM2-135M-Instruct.Q4_1"]
-_NEAR_TIE = 0.1
+_TIES, _NEAR_TIE = 3, 0.15
 
 
 class EightBitActivations(ReferenceKernels):
@@ -44,7 +44,7 @@ def rounding_model(smollm2: Path) -> Model:
 
 
 @pytest.mark.parametrize("case", _CASES, ids=[case["prompt"][:20] for case in _CASES])
-def test_greedy_tokens_are_llama_cpps_up_to_a_near_tie(
+def test_greedy_tokens_are_llama_cpps_up_to_near_ties(
     smollm2_engine: Engine, rounding_model: Model, case: dict[str, str]
 ) -> None:
     tokenizer = smollm2_engine.tokenizer
@@ -53,12 +53,10 @@ def test_greedy_tokens_are_llama_cpps_up_to_a_near_tie(
     golden = tokenizer.encode(case["text"].removesuffix("\n\n"), add_bos=False)
     with torch.inference_mode():
         logits = rounding_model(Batch.of_one(torch.tensor(prompt + golden)), None)[len(prompt) - 1 : -1]
-    found = logits.argmax(-1).tolist()
-    agreed = next((n for n, token in enumerate(golden) if found[n] != token), len(golden))
-    assert agreed >= 20
-    if agreed < len(golden):
-        row = logits[agreed]
-        assert float(row[found[agreed]] - row[golden[agreed]]) <= _NEAR_TIE, agreed
+    behind = logits.amax(-1) - logits.gather(1, torch.tensor(golden)[:, None]).squeeze(1)
+    # Which of two near ones wins depends on the order of sums, which each processor has its own.
+    assert int((behind > 0).sum()) <= _TIES
+    assert float(behind.max()) <= _NEAR_TIE
 
 
 def test_a_greedy_reply_is_llama_cpps(smollm2_engine: Engine) -> None:

@@ -1,7 +1,5 @@
 """Every operation of a model on a CUDA device, by Triton kernels."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -15,10 +13,10 @@ from engine.kernels.cuda.linear import project, project_gated, project_onto
 from engine.kernels.cuda.planes import pack_planes
 from engine.kernels.cuda.prefill import prefill_attention
 from engine.kernels.cuda.rope import rope_store
-from engine.kernels.cuda.sampling import draws_of, sample
+from engine.kernels.cuda.sampling import sample
 from engine.kernels.cuda.weight import CudaWeight
 from engine.kernels.interface import Kernels, Layers
-from engine.kernels.operands import Drawing, FeedForward, Norm, SelfAttention
+from engine.kernels.operands import Draws, FeedForward, Norm, SelfAttention
 from engine.kernels.weight import Weight
 from engine.kv_cache import CacheFormat, KVCache
 
@@ -70,9 +68,8 @@ class CudaKernels(Kernels):
     def embed(self, ids: torch.Tensor, weight: Weight) -> torch.Tensor:
         return embed(_own(weight).planes, ids)
 
-    def draw(self, logits: torch.Tensor, drawings: Sequence[Drawing]) -> torch.Tensor:
-        most = max(drawing.cut for drawing in drawings)
-        return sample(logits, draws_of(drawings, self.device), most)
+    def draw(self, logits: torch.Tensor, draws: Draws) -> torch.Tensor:
+        return sample(logits, draws)
 
     def forward(
         self,

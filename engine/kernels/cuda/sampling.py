@@ -4,15 +4,11 @@ The same arithmetic as `engine.native.shortlist.draw`, so that a seed gives the 
 is queued without waiting for the device, and can be recorded in a CUDA graph.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 
-from engine.kernels.operands import Drawing
-from engine.transfer import sent
+from engine.kernels.operands import Draws
 
 MOST_CANDIDATES = 8192
 """Of one draw: what a program's registers hold."""
@@ -21,30 +17,6 @@ _BLOCK = 1024
 _BOUND = tl.constexpr(1e30)
 """Finite logits stay within this, as in `engine.sampling.candidates`."""
 _LOWEST_KEY = tl.constexpr(-(2**63))
-
-
-@dataclass(frozen=True, slots=True)
-class Draws:
-    """How each of B rows is drawn from, in tensors [B] on the device.
-
-    `cut`: int32, how many of the best go on, 1 is greedy. `top_p`: float64, 1 and above is off. `distance`:
-    float32, how far below the best a logit may be, -ln of min-p, infinity is off. `temperature`: float32,
-    above 0. `u`: float64, the random number, in [0, 1).
-    """
-
-    cut: torch.Tensor
-    top_p: torch.Tensor
-    distance: torch.Tensor
-    temperature: torch.Tensor
-    u: torch.Tensor
-
-
-def draws_of(drawings: Sequence[Drawing], device: torch.device) -> Draws:
-    """The same on the device, in one copy."""
-    told = [(d.cut, d.tail.top_p, d.tail.distance, d.tail.temperature, d.u) for d in drawings]
-    table = torch.tensor(told, dtype=torch.float64).T.contiguous()
-    cut, top_p, distance, temperature, u = sent(table, device)
-    return Draws(cut.int(), top_p, distance.float(), temperature.float(), u)
 
 
 @triton.jit
@@ -78,66 +50,57 @@ def _odds(logits: tl.tensor, kept: tl.tensor, best: tl.tensor) -> tl.tensor:
 @triton.jit(do_not_specialize=["most"])
 def draw_kernel(
     keys: tl.tensor,
-    cut: tl.tensor,
-    top_p: tl.tensor,
-    distance: tl.tensor,
-    temperature: tl.tensor,
-    u: tl.tensor,
+    table: tl.tensor,
     tokens: tl.tensor,
     most: tl.tensor,
     block: tl.constexpr,
 ) -> None:
-    """Draw the token of one row from its keys [B, most], which fall."""
+    """Draw the token of one row from its keys [B, most], which fall, as its column of `Draws.table` says."""
     row = tl.program_id(0)
+    rows = tl.num_programs(0)
+    cut = tl.load(table + row).to(tl.int32)
+    top_p = tl.load(table + rows + row)
+    distance = tl.load(table + 2 * rows + row).to(tl.float32)
+    temperature = tl.load(table + 3 * rows + row).to(tl.float32)
+    u = tl.load(table + 4 * rows + row)
     place = tl.arange(0, block)
     key = tl.load(keys + row.to(tl.int64) * most + place, mask=place < most, other=_LOWEST_KEY)
     rank = (key >> 32).to(tl.int32)
     logit = (rank ^ ((rank >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
     found = tl.sum((key != _LOWEST_KEY).to(tl.int32), 0)
     logit = tl.where(place < found, logit, 0.0)
-    count = tl.maximum(tl.minimum(found, tl.load(cut + row)), 1)
+    count = tl.maximum(tl.minimum(found, cut), 1)
     best = tl.sum(tl.where(place == 0, logit, 0.0), 0)
 
-    p = tl.load(top_p + row)
-    if p < 1.0:
+    if top_p < 1.0:
         kept = place < count
-        reached = _odds(logit, kept, best) >= p
+        reached = _odds(logit, kept, best) >= top_p
         count = tl.minimum(count, tl.sum((kept & (reached == 0)).to(tl.int32), 0) + 1)
-    near = (place < count) & (logit >= best - tl.load(distance + row))
+    near = (place < count) & (logit >= best - distance)
     count = tl.minimum(count, tl.maximum(tl.sum(near.to(tl.int32), 0), 1))
     kept = place < count
-    heat = tl.load(temperature + row)
-    reached = _odds(tl.div_rn(logit, heat), kept, tl.div_rn(best, heat)) >= tl.load(u + row)
+    reached = _odds(tl.div_rn(logit, temperature), kept, tl.div_rn(best, temperature)) >= u
     index = tl.minimum(tl.sum((kept & (reached == 0)).to(tl.int32), 0), count - 1)
     # The complement of the token is the lower half of its key.
     chosen = tl.sum(tl.where(place == index, key & 0x7FFFFFFF, 0), 0)
     tl.store(tokens + row, tl.where(found > 0, 0x7FFFFFFF - chosen, -1))
 
 
-def sample(logits: torch.Tensor, draws: Draws, most: int) -> torch.Tensor:
+def sample(logits: torch.Tensor, draws: Draws) -> torch.Tensor:
     """Draw a token for each row of logits, float32 [B, vocab], contiguous: int64 [B].
 
-    `most`: no row's `cut` counts beyond it. -1 in place of a token: every token of the row is excluded.
-    Raises `ValueError` for a `most` below 1 or beyond `MOST_CANDIDATES`.
+    -1 in place of a token: every token of the row is excluded. Raises `ValueError` for draws from fewer
+    than one or more than `MOST_CANDIDATES`.
     """
-    if not 1 <= most <= MOST_CANDIDATES:
-        raise ValueError(f"{most} candidates: 1 to {MOST_CANDIDATES} can be drawn from")
+    if not 1 <= draws.most <= MOST_CANDIDATES:
+        raise ValueError(f"{draws.most} candidates: 1 to {MOST_CANDIDATES} can be drawn from")
     rows, vocab = logits.shape
     keys = torch.empty(rows, vocab, dtype=torch.int64, device=logits.device)
     rank_kernel[(rows, triton.cdiv(vocab, _BLOCK))](logits, keys, vocab, block=_BLOCK, num_warps=4)
-    best = keys.topk(min(most, vocab)).values
+    best = keys.topk(min(draws.most, vocab)).values
     tokens = torch.empty(rows, dtype=torch.int64, device=logits.device)
-    draw_kernel[(rows,)](
-        best,
-        draws.cut,
-        draws.top_p,
-        draws.distance,
-        draws.temperature,
-        draws.u,
-        tokens,
-        best.shape[1],
-        **draw_launch(best.shape[1]),
-    )
+    most = best.shape[1]
+    draw_kernel[(rows,)](best, draws.table, tokens, most, **draw_launch(most))
     return tokens
 
 

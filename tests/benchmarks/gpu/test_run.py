@@ -131,7 +131,7 @@ def test_a_child_computes_a_part() -> None:
     figures: Figures = {}
     for each in ChildLauncher(1)(Part("rest"), SMALL, 60):
         merge(figures, each)
-    assert len(figures["checks"]) == 7
+    assert len(figures["checks"]) == 6
     assert failed_checks(figures) == []
 
 

@@ -185,7 +185,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         triton.knobs.cache.dir = cache
         for line in sys.stdin:
-            name, arch = line.split()
+            name, _, arch = line.rstrip().rpartition(" ")
             try:
                 found = asdict(compile_spec(known[name], int(arch)))
             except Exception as error:  # the test of this kernel fails with it, the others go on

@@ -17,7 +17,6 @@ from engine.kernels.cuda.hadamard import rotate_constants, rotate_heads_kernel
 from engine.kernels.cuda.prefill import prefill_kernel, prefill_tile
 from engine.kernels.cuda.rope import rope_constants, rope_store_kernel
 from engine.kernels.cuda.sampling import MOST_CANDIDATES, draw_kernel, draw_launch, rank_kernel
-from engine.kernels.cuda.silu import silu_mul_kernel
 from engine.kv_cache import CacheFormat, CacheLayer, KVCache
 from tests.engine.kernels.cuda.aot import ARCHITECTURES, Spec
 
@@ -145,25 +144,13 @@ def all_specs() -> Iterator[Spec]:
         )
     for format in CacheFormat:
         yield from attention_specs(format, 128, (90,), BOUNDED)
-    for kind, archs in (("fp32", (90,)), ("bf16", ARCHITECTURES)):
-        yield spec(
-            f"silu * up to {kind}",
-            silu_mul_kernel,
-            {"gate": "*fp32", "up": "*fp32", "out": f"*{kind}", "count": "i32"},
-            {"block": 1024},
-            archs,
-        )
     keys = {"keys": "*i64"}
     yield spec("rank", rank_kernel, {**keys, "logits": "*fp32", "vocab": "i32"}, {"block": 1024})
-    doubles, floats = (
-        dict.fromkeys(("top_p", "u"), "*fp64"),
-        dict.fromkeys(("distance", "temperature"), "*fp32"),
-    )
     for most in (512, MOST_CANDIDATES):
         yield spec(
             f"draw of {most}",
             draw_kernel,
-            {**keys, "cut": "*i32", **doubles, **floats, "tokens": "*i64", "most": "i32"},
+            {**keys, "table": "*fp64", "tokens": "*i64", "most": "i32"},
             draw_launch(most),
             ARCHITECTURES if most == 512 else (90,),
         )

@@ -1,6 +1,6 @@
 """Whole models on the Triton kernels: against the reference kernels, in batches, and from recordings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.gpu.stopwatch import HostStopwatch
 from engine.architectures import open_model
 from engine.batch import Batch
 from engine.block_manager import BlockManager
 from engine.cuda_graphs import CudaGraphs
+from engine.kernels import Drawing, Draws
 from engine.kernels.cuda.kernels import CudaKernels
 from engine.kernels.reference import ReferenceKernels
 from engine.kv_cache import CacheFormat, KVCache
 from engine.models import Loader, Model, load_model
+from engine.native.shortlist import Tail
 from engine.paged_batch_builder import PagedBatchBuilder
 from engine.scheduler import Chunk
 from engine.sequence import Sequence as EngineSequence
@@ -130,16 +133,6 @@ def test_chunks_and_tokens_in_a_cache_are_the_whole_text(
     assert distance(found, should) < most
 
 
-def at_once(work: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
-    """Records as a card does: what is kept is the work on the same tensors, and where its result goes."""
-    result = work()
-
-    def play() -> None:
-        result.copy_(work())
-
-    return play, result
-
-
 def test_a_recording_gives_what_the_step_itself_gives(
     files: Mapping[str, Path], device: torch.device
 ) -> None:
@@ -151,7 +144,8 @@ def test_a_recording_gives_what_the_step_itself_gives(
         for part in (running.cache.keys, running.cache.values):
             part.zero_()
         running.run([len(prompt) - 1 for prompt in prompts])
-        graphs = CudaGraphs(model, running.cache, page_size=BLOCK, pages=4, most=4, recorder=at_once)
+        recorder = HostStopwatch(device).recorder()
+        graphs = CudaGraphs(model, running.cache, page_size=BLOCK, pages=4, most=4, recorder=recorder)
         if recorded:
             graphs.record()
         batch = running.batch([1, 1, 1])
@@ -159,8 +153,17 @@ def test_a_recording_gives_what_the_step_itself_gives(
         logits = graphs.run(batch) if recorded else model(batch, running.cache)
         assert logits is not None
         results.append((logits, running.cache.keys.clone()))
+        if recorded:
+            for us in ((0.1, 0.5, 0.9), (0.7, 0.2, 0.4)):
+                drawings = [Drawing(40, Tail(temperature=3.0), u) for u in us]
+                drawn = graphs.draw(batch, drawings)
+                assert drawn is not None
+                assert torch.equal(drawn[0], logits)
+                assert torch.equal(drawn[1], model.kernels.draw(logits, Draws.of(drawings, device)))
+                assert len(set(drawn[1].tolist())) > 1
         several = running.builder.build([Chunk(running.sequences[1], 9, 4)])
         assert graphs.run(several) is None
+        assert graphs.draw(several, [Drawing(1, Tail(), 0.0)]) is None
     (logits, keys), (same_logits, same_keys) = results
     assert logits.shape == (3, 300)
     assert torch.equal(logits, same_logits)

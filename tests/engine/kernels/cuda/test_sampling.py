@@ -9,7 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.kernels.cuda.sampling import MOST_CANDIDATES, Draws, sample
+from engine.kernels import Drawing, Draws
+from engine.kernels.cuda.sampling import MOST_CANDIDATES, sample
 from engine.native.shortlist import Tail
 from engine.sampling.candidates import Candidates
 from engine.sampling.chain import compile_chain
@@ -26,19 +27,11 @@ MOST = 40
 def drawn(
     rows: Sequence[Row], cuts: Sequence[int], tails: Sequence[Tail], us: Sequence[float], device: torch.device
 ) -> list[int]:
-    def tensor(values: Sequence[float], dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype, device=device)
-
-    draws = Draws(
-        cut=tensor(cuts, torch.int32),
-        top_p=tensor([tail.top_p for tail in tails], torch.float64),
-        distance=tensor([tail.distance for tail in tails], torch.float32),
-        temperature=tensor([tail.temperature for tail in tails], torch.float32),
-        u=tensor(us, torch.float64),
-    )
+    draws = Draws.of([Drawing(*each) for each in zip(cuts, tails, us, strict=True)], device)
+    assert draws.most == max(cuts)
     logits = torch.from_numpy(np.stack(rows)).to(device)
     before = logits.clone()
-    tokens = sample(logits, draws, MOST)
+    tokens = sample(logits, Draws(draws.table, MOST))
     assert torch.equal(logits.nan_to_num(), before.nan_to_num()), "the model's logits were changed"
     assert tokens.dtype == torch.int64
     return tokens.tolist()
@@ -134,6 +127,6 @@ def test_of_nothing_nothing_is_drawn(device: torch.device) -> None:
 
 @pytest.mark.parametrize("most", [0, MOST_CANDIDATES + 1])
 def test_too_many_candidates_are_refused(most: int, device: torch.device) -> None:
-    one = torch.ones(1, device=device)
+    table = torch.ones(5, 1, dtype=torch.float64, device=device)
     with pytest.raises(ValueError, match="candidates"):
-        sample(torch.zeros(1, 4, device=device), Draws(one, one, one, one, one), most)
+        sample(torch.zeros(1, 4, device=device), Draws(table, most))
