@@ -38,6 +38,7 @@ class MeasuredEngine:
         self._engine = Engine.load(config)
         self._generate(prompt=1, new=1)
         self._load_seconds = time.perf_counter() - start
+        self._engine.kernels.settle()
         self._threads = threads
 
     def hello(self) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def measure_prefill(
     Needs and leaves what `measure_decode` does. Raises `ConfigError` for a model without theta.
     """
     star, rng = engine.check_theta(), random.Random(1)
+    engine.kernels.settle()
     counts = star.enabled
     steps: list[tuple[bool, float]] = []
     with without_collector():  # its turns would fall on single steps
@@ -129,6 +130,7 @@ def measure_decode(
             f"a prompt of {prompt_tokens} tokens and {needed - prompt_tokens} behind it do not fit the "
             f"context of {engine.info.context_length}"
         )
+    engine.kernels.settle()
     prefill: list[float] = []
     steps: list[tuple[bool, float]] = []
     with without_collector():  # its turns would fall on single steps

@@ -42,10 +42,8 @@ def load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
         model = load_model(file, Loader(file.file, kernels, theta), context_length)
     if model.star is not None and config.gamma is not None:
         model.star.set_gamma(config.gamma)
-    # Built while the kernels may still be packing.
+    kernels.when_settled(file.file.release)
     tokenizer = Tokenizer.from_metadata(file.file.metadata)
-    kernels.settle()
-    file.file.release()
     # Matrices that were repacked have left gaps, which the cache may need as one piece.
     torch.cuda.empty_cache()
     return model, tokenizer, _describe(file, config, tokenizer, context_length)
@@ -70,8 +68,7 @@ def load_draft_model(config: EngineConfig, tokenizer: Tokenizer, context_length:
     _check_room(file.config.cache_shape, slots, kernels, name="the draft model's KV cache")
     with _told_of_memory("the draft model", config):
         model = load_model(file, Loader(file.file, kernels), context_length)
-    kernels.settle()
-    file.file.release()
+    kernels.when_settled(file.file.release)
     torch.cuda.empty_cache()
     return model
 

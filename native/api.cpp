@@ -1,8 +1,10 @@
 // The border to Python: a plain C interface. Handles are opaque; sizes were checked by the caller in Python, who
 // also keeps alive what is passed as a pointer. Functions return 0, or -1 for want of memory.
+#include <exception>
 #include <new>
 
 #include "cpu.h"
+#include "merges.h"
 #include "packer.h"
 #include "shortlist.h"
 #include "strings.h"
@@ -21,10 +23,15 @@ struct Engine {
   Packer packer;
 };
 
+// More rows than a matrix that is being packed can be used for: each of its panels is packed for every call, and
+// every tile.
+constexpr int64_t kFewRows = 32;
+
 template <class Work>
-int guarded(Engine* engine, const Work& work) {
+int guarded(Engine* engine, const Work& work, int64_t rows = 0) {
   const std::lock_guard<std::mutex> alone(engine->context.busy);
-  engine->packer.settle();
+  if (rows > kFewRows) engine->packer.settle();
+  const Packer::Rest rest(engine->packer);
   try {
     work();
     return 0;
@@ -36,7 +43,7 @@ int guarded(Engine* engine, const Work& work) {
 }  // namespace
 
 // Number of this interface; Python refuses a library of another one.
-NKAT_API int nkat_version() { return 3; }
+NKAT_API int nkat_version() { return 4; }
 
 // What this processor offers, as `Feature` numbers it.
 NKAT_API unsigned nkat_features() { return features(); }
@@ -53,8 +60,8 @@ NKAT_API Engine* nkat_open(const char* kernels, int threads) {
 NKAT_API void nkat_close(Engine* engine) { delete engine; }
 
 // Pack a matrix from the file's rows; null for a type or a width that cannot be packed, or for want of memory.
-// Goes on behind the caller's back: `file` must stay until `nkat_settle`. The matrix lives as long as the
-// engine, its handle until `nkat_forget`.
+// Goes on behind the caller's back, who may use the matrix: `file` must stay until `nkat_settled`. The matrix lives
+// as long as the engine, its handle until `nkat_forget`.
 NKAT_API Weight* nkat_pack(Engine* engine, int type, int64_t rows, int64_t columns, const uint8_t* file,
                            const float* bias) {
   const size_t bytes = panel_bytes(type, int(columns));
@@ -63,21 +70,27 @@ NKAT_API Weight* nkat_pack(Engine* engine, int type, int64_t rows, int64_t colum
   weight->type = type;
   weight->rows = int(rows);
   weight->columns = int(columns);
+  weight->file = file;
   weight->panel_bytes = bytes;
   weight->bias = bias;
   const std::lock_guard<std::mutex> alone(engine->context.busy);
-  uint8_t* memory = engine->context.arena.take(bytes * weight->panels());
-  if (memory == nullptr) {
+  try {
+    for (Scratch& scratch : engine->context.scratch) scratch.panel.get(bytes);
+    weight->data = engine->context.arena.take(bytes * weight->panels());
+    if (weight->data == nullptr) throw std::bad_alloc();
+    engine->packer.add(*weight);
+    return weight;
+  } catch (const std::bad_alloc&) {
     delete weight;
     return nullptr;
   }
-  weight->data = memory;
-  engine->packer.add(*weight, file, memory);
-  return weight;
 }
 
 // Wait until all matrices are packed.
 NKAT_API void nkat_settle(Engine* engine) { engine->packer.settle(); }
+
+// Whether all are.
+NKAT_API int nkat_settled(Engine* engine) { return engine->packer.settled(); }
 
 // Let go of the handle of a matrix that no layer uses any more.
 NKAT_API void nkat_forget(Engine* engine, Weight* weight) {
@@ -98,13 +111,17 @@ NKAT_API void nkat_use_theta(Engine* engine, Weight* weight, int use) {
 // `norm` may be null.
 NKAT_API int nkat_linear(Engine* engine, const Weight* weight, const float* norm, float epsilon, const float* x,
                          int64_t rows, float* y) {
-  return guarded(engine, [&] { engine->kernels.linear(engine->context, *weight, norm, epsilon, x, rows, y); });
+  return guarded(engine, [&] { engine->kernels.linear(engine->context, *weight, norm, epsilon, x, rows, y); }, rows);
 }
 
 NKAT_API int nkat_embed(Engine* engine, const Weight* weight, const int64_t* ids, int64_t count, float* out) {
-  return guarded(engine, [&] {
-    for (int64_t i = 0; i < count; ++i) engine->kernels.row(*weight, ids[i], out + i * weight->columns);
-  });
+  return guarded(
+      engine,
+      [&] {
+        uint8_t* own = engine->context.scratch[0].panel.get(0);
+        for (int64_t i = 0; i < count; ++i) engine->kernels.row(*weight, ids[i], own, out + i * weight->columns);
+      },
+      count);
 }
 
 // The layers in turn, on x [rows of the batch][width] in place.
@@ -118,7 +135,7 @@ NKAT_API int nkat_forward(Engine* engine, const Layer* layers, int64_t count, fl
       else
         engine->kernels.feed_forward(engine->context, *layer->feed_forward, x, batch->rows);
     }
-  });
+  }, batch->rows);
 }
 
 // The largest of a row of logits, as shortlist.h has it.
@@ -140,6 +157,15 @@ NKAT_API int64_t nkat_find_strings(const uint8_t* text, int64_t size, int64_t co
 }
 
 NKAT_API int64_t nkat_join_strings(const uint8_t* text, const int64_t* starts, const int64_t* ends, int64_t count,
-                                   int halved, uint8_t* out) {
-  return join_strings(text, starts, ends, count, halved != 0, out);
+                                   uint8_t* out) {
+  return join_strings(text, starts, ends, count, out);
+}
+
+// The merges of byte pair encoding, as merges.h has it.
+NKAT_API int64_t nkat_find_merges(const Strings* tokens, const Strings* merges, int32_t* left, int32_t* right) {
+  try {
+    return find_merges(*tokens, *merges, left, right);
+  } catch (const std::exception&) {
+    return -1;
+  }
 }

@@ -51,6 +51,7 @@ struct Workspace {
 // Buffers of one thread.
 struct Scratch {
   Buffer<float> queries, keys, values, scores, out, state;
+  Buffer<uint8_t> panel;  // as large as any of the matrices'
 };
 
 // The rows of one sequence in a batch, and the cache slots of its whole context, their own included.
@@ -138,8 +139,8 @@ struct Kernels {
   const char* name;
   // x [rows][columns], behind a norm unless it is null, to y [rows][weight.rows].
   void (*linear)(Context&, const Weight&, const float* norm, float epsilon, const float* x, int64_t rows, float* y);
-  // One row of the matrix, dequantised: out [columns].
-  void (*row)(const Weight&, int64_t row, float* out);
+  // One row of the matrix, dequantised: out [columns]; `own` as by `packed_panel`.
+  void (*row)(const Weight&, int64_t row, uint8_t* own, float* out);
   // Both change x [rows][width] in place.
   void (*self_attention)(Context&, const SelfAttention&, float* x, const Batch&, const Cache&);
   void (*feed_forward)(Context&, const FeedForward&, float* x, int64_t rows);

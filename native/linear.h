@@ -17,14 +17,15 @@ inline void add_theta(const int8_t* us, const float* theta, int stride, int rows
   }
 }
 
-// total [tile rows] = panel times tile, plus bias and theta.
+// total [tile rows] = panel times tile, plus bias and theta. `own`: as by `packed_panel`.
 template <class F>
-inline void finished_product(const Weight& weight, int panel, const Tile& tile, const float* theta, F8* total) {
+inline void finished_product(const Weight& weight, int panel, uint8_t* own, const Tile& tile, const float* theta,
+                             F8* total) {
   const int8_t* us = weight.u.data() + size_t(panel) * weight.rank * kLanes;
   // Asked for here, theta's factors have come when the product is done.
   for (int j = 0; j < weight.rank; j += 8) __builtin_prefetch(us + j * kLanes);
   for (int i = 0; i < tile.rows; ++i) total[i] = F8{};
-  product<F>(weight.data + panel * weight.panel_bytes, tile, total);
+  product<F>(packed_panel(weight, panel, own), tile, total);
   if (weight.bias != nullptr) {
     F8 bias = {};
     for (int r = 0; r < kLanes && panel * kLanes + r < weight.rows; ++r) bias[r] = weight.bias[panel * kLanes + r];
@@ -52,7 +53,7 @@ struct Product {
 };
 
 // Some panels of a product over all tiles.
-inline void multiply(const Input& in, const Product& product, int first, int last, bool add) {
+inline void multiply(const Input& in, const Product& product, int first, int last, uint8_t* own, bool add) {
   const Weight& weight = *product.weight;
   with_format(weight.type, [&](auto f) {
     F8 total[kTile];
@@ -60,7 +61,7 @@ inline void multiply(const Input& in, const Product& product, int first, int las
       const Tile tile = tile_of(in, number);
       const int64_t row = number * kTile;
       for (int panel = first; panel < last; ++panel) {
-        finished_product<decltype(f)>(weight, panel, tile, product.theta + row * weight.rank, total);
+        finished_product<decltype(f)>(weight, panel, own, tile, product.theta + row * weight.rank, total);
         write(product.y + row * weight.rows + panel * kLanes, weight.rows, weight.rows - panel * kLanes, total,
               tile.rows, add);
       }
@@ -72,10 +73,11 @@ inline void multiply(const Input& in, const Product& product, int first, int las
 inline void multiply_all(Context& context, const Input& in, std::initializer_list<Product> products, bool add) {
   int panels = 0;
   for (const Product& product : products) panels += product.weight->panels();
-  context.pool.run(panels, [&](int first, int last, int) {
+  context.pool.run(panels, [&](int first, int last, int thread) {
+    uint8_t* panel = context.scratch[thread].panel.get(0);
     for (const Product& product : products) {
       const int own = product.weight->panels();
-      if (first < own && last > 0) multiply(in, product, first > 0 ? first : 0, last < own ? last : own, add);
+      if (first < own && last > 0) multiply(in, product, first > 0 ? first : 0, last < own ? last : own, panel, add);
       first -= own;
       last -= own;
     }

@@ -162,14 +162,34 @@ constexpr bool keeps_words() {
   else return !F::two_level && (F::bits == 4 || F::bits == 8);
 }
 
+using Words = uint32_t __attribute__((vector_size(16)));
+
+// Four words of four rows; word v of row r goes to lane r at out [v][kLanes].
+void turn_words(const uint8_t* const* rows, size_t at, uint8_t* out) {
+  Words in[4];
+  for (int r = 0; r < 4; ++r) std::memcpy(&in[r], rows[r] + at, sizeof in[r]);
+  const Words low = __builtin_shuffle(in[0], in[1], Words{0, 4, 1, 5}), high = __builtin_shuffle(in[0], in[1], Words{2, 6, 3, 7});
+  const Words low2 = __builtin_shuffle(in[2], in[3], Words{0, 4, 1, 5}), high2 = __builtin_shuffle(in[2], in[3], Words{2, 6, 3, 7});
+  const Words turned[4] = {__builtin_shuffle(low, low2, Words{0, 1, 4, 5}), __builtin_shuffle(low, low2, Words{2, 3, 6, 7}),
+                           __builtin_shuffle(high, high2, Words{0, 1, 4, 5}), __builtin_shuffle(high, high2, Words{2, 3, 6, 7})};
+  for (int v = 0; v < 4; ++v) std::memcpy(out + 4 * v * kLanes, &turned[v], sizeof turned[v]);
+}
+
 template <class F>
 void pack_words(const uint8_t* const* rows, int lanes, uint8_t* out) {
+  constexpr size_t words = F::file_bytes - 4 * F::bits;  // where they begin
   if (lanes < kLanes) std::memset(out, 0, F::record);
   for (int r = 0; r < lanes; ++r) {
     std::memcpy(out + 2 * r, rows[r], 2);
     if (F::mins) std::memcpy(out + 2 * kLanes + 2 * r, rows[r] + 2, 2);
-    const uint8_t* words = rows[r] + F::file_bytes - 4 * F::bits;
-    for (int v = 0; v < F::bits; ++v) std::memcpy(out + F::planes_at + 4 * (v * kLanes + r), words + 4 * v, 4);
+  }
+  out += F::planes_at;
+  if (lanes == kLanes) {
+    for (int v = 0; v < F::bits; v += 4)
+      for (int r = 0; r < kLanes; r += 4) turn_words(rows + r, words + 4 * v, out + 4 * (v * kLanes + r));
+  } else {
+    for (int r = 0; r < lanes; ++r)
+      for (int v = 0; v < F::bits; ++v) std::memcpy(out + 4 * (v * kLanes + r), rows[r] + words + 4 * v, 4);
   }
 }
 
@@ -224,19 +244,18 @@ size_t panel_bytes(int type, int columns) {
   return bytes;
 }
 
-void pack_panels(const Weight& weight, const uint8_t* file, uint8_t* panels, int first, int last) {
+void pack_panels(const Weight& weight, int first, int last, uint8_t* out) {
   const size_t row = row_bytes(weight.type, weight.columns);
   with_format(weight.type, [&](auto f) {
     using F = decltype(f);
     const int records = weight.columns / F::columns;
     for (int panel = first; panel < last; ++panel) {
       const int lanes = weight.rows - panel * kLanes < kLanes ? weight.rows - panel * kLanes : kLanes;
-      uint8_t* to = panels + panel * weight.panel_bytes;
-      for (int record = 0; record < records; ++record, to += F::record) {
+      for (int record = 0; record < records; ++record, out += F::record) {
         const uint8_t* rows[kLanes];
         for (int r = 0; r < lanes; ++r)
-          rows[r] = file + (size_t(panel) * kLanes + r) * row + size_t(record) * F::file_bytes;
-        pack_record<F>(rows, lanes, to);
+          rows[r] = weight.file + (size_t(panel) * kLanes + r) * row + size_t(record) * F::file_bytes;
+        pack_record<F>(rows, lanes, out);
       }
     }
   });

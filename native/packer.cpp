@@ -1,6 +1,7 @@
 #include "packer.h"
 
 #include <algorithm>
+#include <bit>
 #include <system_error>
 #include <vector>
 
@@ -13,11 +14,11 @@ constexpr size_t kJobBytes = size_t(1) << 20;
 
 }  // namespace
 
-void Packer::add(const Weight& weight, const uint8_t* file, uint8_t* memory) {
-  const int panels = int(weight.panels()), step = int(std::max<size_t>(1, kJobBytes / weight.panel_bytes));
+void Packer::add(Weight& weight) {
+  weight.part_bits = std::bit_width(std::max<size_t>(1, kJobBytes / weight.panel_bytes)) - 1;
+  weight.packed = std::make_unique<std::atomic<bool>[]>(weight.parts());
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (int first = 0; first < panels; first += step)
-    jobs_.push_back({&weight, file, memory, first, std::min(first + step, panels)});
+  for (int part = 0; part < weight.parts(); ++part) jobs_.push_back({&weight, part});
   if (working_) return;
   if (thread_.joinable()) thread_.join();  // it has found nothing more to do
   working_ = true;
@@ -32,7 +33,7 @@ void Packer::settle() {
   lock.unlock();
   std::vector<std::thread> others;
   try {
-    for (int i = 0; i < useful; ++i) others.emplace_back(&Packer::work, this);
+    for (int i = 0; i < useful; ++i) others.emplace_back(&Packer::work, this, false);
   } catch (const std::system_error&) {
     // then those that there are do it
   }
@@ -41,22 +42,48 @@ void Packer::settle() {
   own.join();
 }
 
-void Packer::work() {
+bool Packer::settled() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return jobs_.empty() && !working_;
+}
+
+void Packer::work(bool own) {
   for (;;) {
     Job job;
     {
-      const std::lock_guard<std::mutex> lock(mutex_);
+      std::unique_lock<std::mutex> lock(mutex_);
+      if (own) rest(lock);
       if (jobs_.empty()) return;
       job = jobs_.front();
       jobs_.pop_front();
     }
-    pack_panels(*job.weight, job.file, job.memory, job.first, job.last);
+    const Clock::time_point start = Clock::now();
+    Weight& weight = *job.weight;
+    const int first = job.part << weight.part_bits, next = (job.part + 1) << weight.part_bits;
+    pack_panels(weight, first, std::min(next, weight.panels()), weight.data + first * weight.panel_bytes);
+    weight.packed[job.part].store(true, std::memory_order_release);
+    if (own) worked_ += Clock::now() - start;
   }
+}
+
+void Packer::rest(std::unique_lock<std::mutex>& lock) {
+  if (!computing_) return;
+  const Clock::time_point start = Clock::now();
+  computed_.wait_for(lock, worked_, [&] { return !computing_; });
+  worked_ -= Clock::now() - start;
+}
+
+void Packer::set_computing(bool computing) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    computing_ = computing;
+  }
+  if (!computing) computed_.notify_one();
 }
 
 void Packer::work_on() {
   for (;;) {
-    work();
+    work(true);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!jobs_.empty()) continue;
     working_ = false;

@@ -1,7 +1,10 @@
-// Packs matrices behind the back of the caller, who has other things to do while a model is loaded: one thread of its
-// own leaves him his core. When he has nothing left to do, he and all the other threads take part.
+// Packs matrices behind the back of the caller, who has other things to do while a model is loaded, and computes with
+// what there is: one thread of its own leaves him his core. When he has nothing left to do, he and all the other
+// threads take part.
 #pragma once
 
+#include <chrono>
+#include <condition_variable>
 #include <deque>
 #include <mutex>
 #include <thread>
@@ -17,31 +20,49 @@ class Packer {
   ~Packer() { settle(); }
   Packer(const Packer&) = delete;
 
-  // Have the file's rows [rows][bytes of a row] packed into `memory`. All must stay until `settle`; so must the shape
-  // of the weight.
-  void add(const Weight& weight, const uint8_t* file, uint8_t* memory);
+  // Have a matrix packed, part by part. Its file and memory must stay until all are; so must its shape.
+  void add(Weight& weight);
 
   // Pack until all matrices are.
   void settle();
 
+  // Whether all are.
+  bool settled();
+
+  // While one lives, somebody computes: the packer's own thread rests, though never longer in all than it has worked.
+  class Rest {
+   public:
+    explicit Rest(Packer& packer) : packer_(packer) { packer_.set_computing(true); }
+    ~Rest() { packer_.set_computing(false); }
+    Rest(const Rest&) = delete;
+
+   private:
+    Packer& packer_;
+  };
+
  private:
+  using Clock = std::chrono::steady_clock;
+
   struct Job {
-    const Weight* weight;
-    const uint8_t* file;
-    uint8_t* memory;
-    int first, last;  // panels
+    Weight* weight;
+    int part;
   };
 
   // Jobs until there are none.
-  void work();
+  void work(bool own = false);
   // The same for the packer's own thread, which new jobs keep going.
   void work_on();
+  void rest(std::unique_lock<std::mutex>& lock);
+  void set_computing(bool computing);
 
   const int threads_;
 
   std::mutex mutex_;
   std::deque<Job> jobs_;
   bool working_ = false;  // there is a thread that looks for jobs
+  bool computing_ = false;
+  std::condition_variable computed_;
+  Clock::duration worked_{};  // by the packer's own thread, less what it has rested
   std::thread thread_;
 };
 

@@ -169,9 +169,16 @@ inline void product(const uint8_t* panel, const Tile& tile, F8* total) {
   }
 }
 
+// A panel, from where it was packed; one that is not yet is packed to `own`.
+inline const uint8_t* packed_panel(const Weight& weight, int panel, uint8_t* own) {
+  if (weight.is_packed(panel)) return weight.data + panel * weight.panel_bytes;
+  pack_panels(weight, panel, panel + 1, own);
+  return own;
+}
+
 // One row of a matrix, dequantised: out [columns].
-inline void dequantize_row(const Weight& weight, int64_t row, float* out) {
-  const uint8_t* record = weight.data + row / kLanes * weight.panel_bytes;
+inline void dequantize_row(const Weight& weight, int64_t row, uint8_t* own, float* out) {
+  const uint8_t* record = packed_panel(weight, int(row / kLanes), own);
   const int lane = int(row % kLanes);
   with_format(weight.type, [&](auto f) {
     using F = decltype(f);

@@ -19,8 +19,7 @@ int64_t find_strings(const uint8_t* text, int64_t size, int64_t count, int64_t* 
   return at;
 }
 
-int64_t join_strings(const uint8_t* text, const int64_t* starts, const int64_t* ends, int64_t count, bool halved,
-                     uint8_t* out) {
+int64_t join_strings(const uint8_t* text, const int64_t* starts, const int64_t* ends, int64_t count, uint8_t* out) {
   uint8_t* at = out;
   for (int64_t i = 0; i < count; ++i) {
     const uint8_t* from = text + starts[i];
@@ -28,12 +27,6 @@ int64_t join_strings(const uint8_t* text, const int64_t* starts, const int64_t* 
     if (memchr(from, 0, size) != nullptr) return -1;
     *at++ = 0;
     memcpy(at, from, size);
-    if (halved) {
-      uint8_t* space = static_cast<uint8_t*>(memchr(at, ' ', size));
-      if (space == nullptr || space == at || space + 1 == at + size) return -1;
-      if (memchr(space + 1, ' ', at + size - space - 1) != nullptr) return -1;
-      *space = 0;
-    }
     at += size;
   }
   return at - out;

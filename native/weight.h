@@ -1,7 +1,9 @@
 // A packed matrix, the bias of its products, and theta's correction of it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "format.h"
@@ -29,8 +31,11 @@ class Arena {
 struct Weight {
   int type = 0;
   int rows = 0, columns = 0;
-  const uint8_t* data = nullptr;  // [panels][records]
+  const uint8_t* file = nullptr;  // [rows][bytes of a row], while not all is packed
+  uint8_t* data = nullptr;        // [panels][records]
   size_t panel_bytes = 0;
+  int part_bits = 0;                            // parts of 2^part_bits panels are packed at a time
+  std::unique_ptr<std::atomic<bool>[]> packed;  // [parts]
   const float* bias = nullptr;  // [rows], or none; the caller keeps it
 
   int rank = 0;                       // of theta where it counts; 0 without
@@ -40,10 +45,12 @@ struct Weight {
   std::vector<float> scales;          // [rank], what both were divided by
 
   int panels() const { return (rows + kLanes - 1) / kLanes; }
+  int parts() const { return ((panels() - 1) >> part_bits) + 1; }
+  bool is_packed(int panel) const { return packed[panel >> part_bits].load(std::memory_order_acquire); }
 };
 
-// Packs some panels of the file's rows, [rows][bytes of a row], into those of the matrix.
-void pack_panels(const Weight& weight, const uint8_t* file, uint8_t* panels, int first, int last);
+// Packs some panels of the file's rows to `out`.
+void pack_panels(const Weight& weight, int first, int last, uint8_t* out);
 
 // Bytes of one packed panel, and of one row in the file; 0 for a type or a width that cannot be.
 size_t panel_bytes(int type, int columns);

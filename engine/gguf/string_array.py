@@ -6,9 +6,10 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from engine.native.strings import join_strings
+from engine.native.strings import find_merges, join_strings
 
 Places = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int32]
 
 
 class StringArray(Sequence[str]):
@@ -40,7 +41,7 @@ class StringArray(Sequence[str]):
         return self._data[self._starts[index] : self._ends[index]].decode(errors="replace")
 
     def __iter__(self) -> Iterator[str]:
-        strings = join_strings(self._data, self._starts, self._ends)
+        strings = join_strings(*self._strings)
         return iter(self._one_by_one() if strings is None else strings)
 
     def __eq__(self, other: object) -> bool:
@@ -53,14 +54,17 @@ class StringArray(Sequence[str]):
         """Bytes of each string, int64 [count]."""
         return self._ends - self._starts
 
-    def halves(self) -> list[tuple[str, str]] | None:
-        """Each string cut in two at its space, quickly.
+    def merged_from(self, tokens: "StringArray") -> tuple[Numbers, Numbers] | None:
+        """Which tokens each string joins, left and right, int32 [n] each; of equal strings the first counts.
 
-        None without the compiled library, and if a string does not have exactly one space, with something
-        before and behind it, has a NUL, or is not UTF-8.
+        A string is cut at the first space behind its first character. None if one has no such tokens, and
+        without the compiled library.
         """
-        strings = join_strings(self._data, self._starts, self._ends, halved=True)
-        return None if strings is None else list(zip(strings[::2], strings[1::2], strict=True))
+        return find_merges(tokens._strings, self._strings)
+
+    @property
+    def _strings(self) -> tuple[bytes, Places, Places]:
+        return self._data, self._starts, self._ends
 
     def _one_by_one(self) -> Iterator[str]:
         for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True):

@@ -1,6 +1,7 @@
 """What a set of kernels offers to the models."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -53,11 +54,15 @@ class Kernels(ABC):
     ) -> Weight:
         """Take over a matrix of the file. `data`: its bytes, uint8, read-only and kept alive by use.
 
-        May return before the work is done; whoever needs the matrix waits for it.
+        May return before the work is done: the matrix can be used, more slowly. `data` must stay.
         """
 
     def settle(self) -> None:  # noqa: B027 -- nothing to wait for unless work is put off
-        """Wait until all matrices are in their form. Those that need no file any more have let go of it."""
+        """Wait until all matrices are in their form."""
+
+    def when_settled(self, then: Callable[[], None]) -> None:
+        """Do something as soon as no matrix needs its file any more: now, or in a later call."""
+        then()
 
     @abstractmethod
     def linear(self, x: torch.Tensor, weight: Weight, norm: Norm | None = None) -> torch.Tensor:

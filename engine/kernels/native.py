@@ -2,6 +2,7 @@
 
 import ctypes
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ class _Handle:
             raise MemoryError("no memory for the kernels")
         self.packing: list[np.ndarray] = []
         """What the library may still read; the end of the engine waits for it."""
+        self.waiting: list[Callable[[], None]] = []
+        """What is to be done when it has."""
         weakref.finalize(self, _close, library, self.engine, self.packing)
 
 
@@ -117,7 +120,20 @@ class NativeKernels(Kernels):
 
     def settle(self) -> None:
         self._call.nkat_settle(self._handle.engine)
-        self._handle.packing.clear()
+        self._look_after_packing()
+
+    def when_settled(self, then: Callable[[], None]) -> None:
+        self._handle.waiting.append(then)
+        self._look_after_packing()
+
+    def _look_after_packing(self) -> None:
+        """Let go of what is packed, if all is."""
+        handle = self._handle
+        if self._call.nkat_settled(handle.engine):
+            handle.packing.clear()
+            waiting, handle.waiting = handle.waiting, []
+            for then in waiting:
+                then()
 
     def linear(self, x: torch.Tensor, weight: Weight, norm: Norm | None = None) -> torch.Tensor:
         x = x.contiguous()
@@ -156,6 +172,8 @@ class NativeKernels(Kernels):
                 self._handle.engine, self._c_layers(layers), len(layers), x.data_ptr(), c_batch, c_cache
             )
         )
+        if self._handle.packing:
+            self._look_after_packing()
         return x
 
     def _c_layers(self, layers: Layers) -> "ctypes.Array[CLayer]":

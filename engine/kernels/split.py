@@ -1,9 +1,10 @@
 """Kernels of a model whose layers are on several devices, or with several kernel sets."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -88,6 +89,11 @@ class SplitKernels(Kernels):
     def settle(self) -> None:
         for stage in self.stages:
             stage.kernels.settle()
+
+    def when_settled(self, then: Callable[[], None]) -> None:
+        for stage in self.stages:
+            then = partial(stage.kernels.when_settled, then)
+        then()
 
     def linear(self, x: torch.Tensor, weight: Weight, norm: Norm | None = None) -> torch.Tensor:
         """As `Kernels.linear`, for matrices of the last stage."""

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 _FILE = Path(__file__).with_name("libnkat_kernels.so")
-_VERSION = 3
+_VERSION = 4
 
 NATIVE_KERNELS = ("avx2", "portable")
 """The kernel sets that the library may have, the fastest first."""
@@ -85,6 +85,12 @@ class CTail(Structure):
     _fields_ = (("top_p", c_double), ("distance", c_float), ("temperature", c_float), ("u", c_double))
 
 
+class CStrings(Structure):
+    """`Strings`."""
+
+    _fields_ = (("text", c_void_p), ("starts", c_void_p), ("ends", c_void_p), ("count", c_int64))
+
+
 _FUNCTIONS = {
     "nkat_features": (c_uint,),
     "nkat_can_run": (c_int, c_char_p, c_uint),
@@ -92,6 +98,7 @@ _FUNCTIONS = {
     "nkat_close": (None, c_void_p),
     "nkat_pack": (c_void_p, c_void_p, c_int, c_int64, c_int64, c_void_p, c_void_p),
     "nkat_settle": (None, c_void_p),
+    "nkat_settled": (c_int, c_void_p),
     "nkat_forget": (None, c_void_p, c_void_p),
     "nkat_set_theta": (c_int, c_void_p, c_void_p, c_int, c_void_p, c_void_p, c_void_p),
     "nkat_use_theta": (None, c_void_p, c_void_p, c_int),
@@ -119,7 +126,8 @@ _FUNCTIONS = {
         POINTER(c_int64),
     ),
     "nkat_find_strings": (c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
-    "nkat_join_strings": (c_int64, c_void_p, c_void_p, c_void_p, c_int64, c_int, c_void_p),
+    "nkat_join_strings": (c_int64, c_void_p, c_void_p, c_void_p, c_int64, c_void_p),
+    "nkat_find_merges": (c_int64, POINTER(CStrings), POINTER(CStrings), c_void_p, c_void_p),
 }
 """Name: result, arguments."""
 

@@ -5,9 +5,10 @@ from mmap import mmap
 import numpy as np
 import numpy.typing as npt
 
-from engine.native.library import open_library
+from engine.native.library import CStrings, open_library
 
 Places = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int32]
 
 
 def find_strings(data: mmap | bytes, position: int, count: int) -> tuple[Places, Places] | None:
@@ -26,18 +27,17 @@ def find_strings(data: mmap | bytes, position: int, count: int) -> tuple[Places,
     return (starts, ends) if found >= 0 else None
 
 
-def join_strings(data: bytes, starts: Places, ends: Places, *, halved: bool = False) -> list[str] | None:
-    """The strings that lie at these places of the data, as `find_strings` gives them; halved: two of each.
+def join_strings(data: bytes, starts: Places, ends: Places) -> list[str] | None:
+    """The strings that lie at these places of the data, as `find_strings` gives them.
 
-    They are then cut at the only space that each must have, with something before and behind it. None if one
-    cannot be, has a NUL or is no UTF-8, and without the library.
+    None if one has a NUL or is no UTF-8, and without the library.
     """
     library = open_library()
     if library is None:
         return None
     text, out = np.frombuffer(data, np.uint8), np.empty(len(data), np.uint8)
     size = library.nkat_join_strings(
-        text.ctypes.data, starts.ctypes.data, ends.ctypes.data, len(starts), halved, out.ctypes.data
+        text.ctypes.data, starts.ctypes.data, ends.ctypes.data, len(starts), out.ctypes.data
     )
     if size < 0:
         return None
@@ -45,3 +45,25 @@ def join_strings(data: bytes, starts: Places, ends: Places, *, halved: bool = Fa
         return str(out[:size].data, "utf-8").split("\0")[1:]
     except UnicodeDecodeError:
         return None
+
+
+def find_merges(
+    tokens: tuple[bytes, Places, Places], merges: tuple[bytes, Places, Places]
+) -> tuple[Numbers, Numbers] | None:
+    """The tokens left and right of each merge's first space behind its first character, int32 [n] each.
+
+    Both are strings at places of their data. Of equal merges only the first is told of. None if one has no
+    such tokens, and without the library.
+    """
+    library = open_library()
+    if library is None:
+        return None
+    count = len(merges[1])
+    left, right = np.empty(count, np.int32), np.empty(count, np.int32)
+    texts = [np.frombuffer(data, np.uint8) for data, _, _ in (tokens, merges)]
+    given = [
+        CStrings(text.ctypes.data, starts.ctypes.data, ends.ctypes.data, len(starts))
+        for text, (_, starts, ends) in zip(texts, (tokens, merges), strict=True)
+    ]
+    found = library.nkat_find_merges(*given, left.ctypes.data, right.ctypes.data)
+    return (left[:found], right[:found]) if found >= 0 else None

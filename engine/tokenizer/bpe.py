@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from tokenizers import Regex
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
@@ -13,7 +14,7 @@ from engine.gguf import StringArray
 from engine.tokenizer.codec import Codec
 from engine.tokenizer.metadata import read, read_list
 from engine.tokenizer.pretokenizers import pre_tokenizer
-from engine.tokenizer.vocabulary import Vocabulary
+from engine.tokenizer.vocabulary import TOKENS, Vocabulary
 
 MAX_MERGES = 1 << 21
 _MERGES = "tokenizer.ggml.merges"
@@ -24,7 +25,7 @@ def byte_pair_codec(vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> Code
     pre = pre_tokenizer(read(metadata, "tokenizer.ggml.pre", str))
     add_bos = read(metadata, "tokenizer.ggml.add_bos_token", bool)
     splits = [Split(Regex(pattern), "isolated") for pattern in pre.patterns]
-    model = _model(vocabulary.ids, _merge_lines(metadata), pre.ignore_merges)
+    model = _model(vocabulary, metadata, pre.ignore_merges)
     return Codec(
         model=model,
         normalizer=None,
@@ -45,21 +46,31 @@ def _merge_lines(metadata: Mapping[str, Any]) -> Sequence[str]:
     return lines
 
 
-def _model(ids: dict[str, int], lines: Sequence[str], ignore_merges: bool) -> BPE:
-    merges = lines.halves() if isinstance(lines, StringArray) else None
-    if merges is None:
-        merges = [(line[:cut], line[cut + 1 :]) for line in lines if (cut := _cut(line)) > 0]
-    whole = len(merges) == len(lines)
+def _model(vocabulary: Vocabulary, metadata: Mapping[str, Any], ignore_merges: bool) -> BPE:
+    lines, ids = _merge_lines(metadata), vocabulary.ids
+    merges = _merges(vocabulary.tokens, metadata[TOKENS], lines)
     try:
-        # Of two equal ones the first counts.
-        model = BPE(ids, list(dict.fromkeys(merges)), ignore_merges=ignore_merges)
-    except Exception:
-        model = None
-    # The library looks for the three tokens of each merge itself; only a fault is worth a look of ours.
-    if model is None or not whole:
-        bad = next((line for line in lines if not _joins(line, ids)), "")
-        raise ModelFileError(f"{_MERGES} has an entry that joins no two tokens to a third: {bad[:80]!r}")
-    return model
+        if merges is not None:
+            return BPE(ids, merges, ignore_merges=ignore_merges)
+    except Exception:  # the library looks for the token that each merge gives
+        pass
+    bad = next((line for line in lines if not _joins(line, ids)), "")
+    raise ModelFileError(f"{_MERGES} has an entry that joins no two tokens to a third: {bad[:80]!r}")
+
+
+def _merges(names: list[str], tokens: Sequence[str], lines: Sequence[str]) -> list[tuple[str, str]] | None:
+    """The two parts of each merge, of equal ones once, for the first counts; None if a line has no two parts.
+
+    `names`: of the tokens as the file has them.
+    """
+    if isinstance(tokens, StringArray) and isinstance(lines, StringArray):
+        found = lines.merged_from(tokens)
+        if found is not None:
+            named = np.array(names, object)
+            left, right = (named[side].tolist() for side in found)
+            return list(zip(left, right, strict=True))
+    merges = {(line[:cut], line[cut + 1 :]): None for line in lines if (cut := _cut(line)) > 0}
+    return list(merges) if all(_cut(line) > 0 for line in lines) else None
 
 
 def _cut(line: str) -> int:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -40,7 +41,8 @@ Message = dict[str, Any]
 class ChatTemplate:
     """A Jinja template of Hugging Face's kind, run in a sandbox (`template_sandbox` tells its limits).
 
-    A template that does not compile is logged when it is loaded; each use then raises ModelFileError.
+    It is compiled when it is first used. One that does not compile is then logged, and each use raises
+    ModelFileError.
     """
 
     source: str
@@ -50,9 +52,16 @@ class ChatTemplate:
     ) -> None:
         """`tool_source` is used instead where there are tools; the tokens are variables of both."""
         self.source = source
-        self._template = _compiled(source)
-        self._tool_template = self._template if tool_source is None else _compiled(tool_source)
+        self._tool_source = tool_source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+
+    @cached_property
+    def _template(self) -> Template | ModelFileError:
+        return _compiled(self.source)
+
+    @cached_property
+    def _tool_template(self) -> Template | ModelFileError:
+        return self._template if self._tool_source is None else _compiled(self._tool_source)
 
     @classmethod
     def from_metadata(

@@ -46,8 +46,8 @@ class Tokenizer:
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
         """Build the tokenizer that the keys `tokenizer.*` of a GGUF file describe.
 
-        A chat template that does not compile is logged and fails when it is used. Everything else
-        that is missing, contradictory or of a kind not supported raises ModelFileError, one line.
+        A chat template that does not compile fails when it is used. Everything else that is missing,
+        contradictory or of a kind not supported raises ModelFileError, one line.
         """
         family = require(metadata, "tokenizer.ggml.model", str)
         build = _FAMILIES.get(family)

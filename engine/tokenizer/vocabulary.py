@@ -17,6 +17,8 @@ from engine.errors import ModelFileError
 from engine.gguf import StringArray
 from engine.tokenizer.metadata import read, read_list
 
+TOKENS = "tokenizer.ggml.tokens"
+
 MAX_TOKENS = 1 << 20
 """Four times the largest vocabulary in use."""
 
@@ -122,7 +124,7 @@ class Vocabulary:
         ids = dict(zip(tokens, range(size), strict=True))
         if len(ids) != size:
             twice = next(token for i, token in enumerate(tokens) if ids[token] != i)
-            raise ModelFileError(f"tokenizer.ggml.tokens has the token {twice!r} twice")
+            raise ModelFileError(f"{TOKENS} has the token {twice!r} twice")
         scores = read_list(metadata, "tokenizer.ggml.scores", (float, int), size) or []
         if any(map(math.isnan, scores)):
             raise ModelFileError("tokenizer.ggml.scores holds a value that is no number")
@@ -141,21 +143,20 @@ class Vocabulary:
 
 
 def _tokens(metadata: Mapping[str, Any]) -> list[str]:
-    key = "tokenizer.ggml.tokens"
-    tokens = read_list(metadata, key, (str,))
+    tokens = read_list(metadata, TOKENS, (str,))
     if not tokens:
-        raise ModelFileError(f"{key} is missing: the file has no usable tokenizer")
+        raise ModelFileError(f"{TOKENS} is missing: the file has no usable tokenizer")
     if len(tokens) > MAX_TOKENS:
-        raise ModelFileError(f"{key} has {len(tokens)} tokens; at most {MAX_TOKENS} are accepted")
+        raise ModelFileError(f"{TOKENS} has {len(tokens)} tokens; at most {MAX_TOKENS} are accepted")
     if isinstance(tokens, StringArray) and tokens.sizes.min() > 0 and tokens.sizes.max() <= MAX_TOKEN_LENGTH:
         return list(tokens)
     longest = max(map(len, tokens))
     if longest > MAX_TOKEN_LENGTH:
-        raise ModelFileError(f"{key} has a token of {longest} characters; at most {MAX_TOKEN_LENGTH} fit")
+        raise ModelFileError(f"{TOKENS} has a token of {longest} characters; at most {MAX_TOKEN_LENGTH} fit")
     try:
         "".join(tokens).encode()
     except UnicodeEncodeError:
-        raise ModelFileError(f"{key} has a token that is not Unicode text") from None
+        raise ModelFileError(f"{TOKENS} has a token that is not Unicode text") from None
     return [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
 
 

@@ -47,24 +47,47 @@ def test_what_is_no_utf8_is_replaced(strings: list[bytes]) -> None:
     assert list(array_of(strings)) == [string.decode(errors="replace") for string in strings]
 
 
-@given(TEXTS)
-def test_halves_are_what_is_left_and_right_of_the_one_space(texts: list[str]) -> None:
-    halves = array_of([text.encode() for text in texts]).halves()
-    plain = all(0 < text.find(" ") < len(text) - 1 and text.count(" ") == 1 for text in texts)
-    if plain and not any("\0" in text for text in texts):
-        assert halves == [tuple(text.split(" ")) for text in texts]
-    else:
-        assert halves is None
+@pytest.mark.skipif(open_library() is None, reason="needs the compiled library")
+class TestMerging:
+    """Tokens of merges, against Python's own way to find them."""
 
+    TOKENS = ("a", "b", " ", " a", "ab", "é", "", "abcdefghij", "\0", "a b", "abcdefgh")
 
-@pytest.mark.parametrize("odd", [b"a  b", b"ab ", b" ab", b"ab", b"\0 b", b"a \xff"])
-def test_halves_of_an_odd_string_are_not_guessed(odd: bytes) -> None:
-    assert array_of([b"a b", b"c d"]).halves() == [("a", "b"), ("c", "d")]
-    for strings in ([odd, b"c d"], [b"a b", odd], [b"a b", odd, b"c d"]):
-        assert array_of(strings).halves() is None
-    # one too many here and one too few there are not to cancel out
-    assert array_of([b"a b c", b"d"]).halves() is None
-    assert array_of([b"d", b"a b c"]).halves() is None
+    @given(st.permutations(TOKENS), st.lists(st.tuples(*[st.sampled_from(TOKENS)] * 2), max_size=30))
+    def test_they_are_those_left_and_right_of_the_space(
+        self, tokens: list[str], pairs: list[tuple[str, str]]
+    ) -> None:
+        lines = [f"{left} {right}" for left, right in pairs]
+        places = {token: place for place, token in enumerate(tokens)}
+        cut = [(line[:at], line[at + 1 :]) for line in lines if (at := line.find(" ", 1)) > 0]
+        found = array_of([line.encode() for line in lines]).merged_from(
+            array_of([token.encode() for token in tokens])
+        )
+        if len(cut) == len(lines) and all(
+            left in places and right in places and right for left, right in cut
+        ):
+            assert found is not None
+            assert [*zip(*(side.tolist() for side in found), strict=True)] == [
+                (places[left], places[right]) for left, right in dict.fromkeys(cut)
+            ]
+        else:
+            assert found is None
+
+    @pytest.mark.parametrize("odd", ["ab ", " ab", "ab", "a", "", " ", "a c", "c a"])
+    def test_what_joins_no_two_tokens_is_not_guessed(self, odd: str) -> None:
+        tokens = array_of([b"a", b"b", b""])
+        for lines in ([odd, "a b"], ["a b", odd]):
+            assert array_of([line.encode() for line in lines]).merged_from(tokens) is None
+
+    def test_many(self) -> None:
+        tokens = [str(number).encode() for number in range(3000)]
+        rng = np.random.default_rng(2)
+        left, right = rng.integers(0, 3000, (2, 5000))
+        lines = array_of([tokens[a] + b" " + tokens[b] for a, b in zip(left, right, strict=True)])
+        found = lines.merged_from(array_of(tokens))
+        assert found is not None
+        pairs = dict.fromkeys(zip(left.tolist(), right.tolist(), strict=True))
+        assert [*zip(found[0].tolist(), found[1].tolist(), strict=True)] == [*pairs]
 
 
 @pytest.mark.skipif(open_library() is None, reason="needs the compiled library")
