@@ -35,7 +35,11 @@ def select(
     quantkv: Annotated[int, typer.Option(min=0, max=2, help="KV cache on GPUs: 0 f16, 1 q8, 2 q4")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; unset: the physical cores")] = None,
     kernels: Annotated[
-        str, typer.Option(envvar="NKAT_KERNELS", help="auto for the fastest, or avx2, portable or reference")
+        str,
+        typer.Option(
+            envvar="NKAT_KERNELS",
+            help="auto for the fastest, or avx512, avxvnni, avx2, portable or reference",
+        ),
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print facts and choice as JSON")] = False,
 ) -> None:

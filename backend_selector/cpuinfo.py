@@ -11,6 +11,7 @@ FEATURES: Mapping[str, str] = {
     "f16c": "f16c",
     "avx512f": "avx512f",
     "avx512_vnni": "avx512_vnni",
+    "avx_vnni": "avx_vnni",
     "neon": "neon",
     "asimd": "neon",  # what a 64-bit ARM kernel calls it
 }

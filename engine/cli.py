@@ -49,7 +49,10 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; unset: the physical cores")] = None,
     kernels: Annotated[
         str,
-        typer.Option(envvar="NKAT_KERNELS", help="auto for the fastest, triton, avx2, portable or reference"),
+        typer.Option(
+            envvar="NKAT_KERNELS",
+            help="auto for the fastest, triton, avx512, avxvnni, avx2, portable or reference",
+        ),
     ] = "auto",
     text: Annotated[
         Path | None, typer.Option(help="UTF-8 text to predict; unset: prose that comes with Python")

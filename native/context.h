@@ -147,8 +147,8 @@ struct Kernels {
 };
 
 extern const Kernels kPortableKernels;
-#ifdef NKAT_HAS_AVX2
-extern const Kernels kAvx2Kernels;
+#ifdef NKAT_X86
+extern const Kernels kAvx2Kernels, kAvxVnniKernels, kAvx512Kernels;
 #endif
 
 }  // namespace nkat

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     kernels: str = Field(
         default="auto",
         pattern=r"^[a-z0-9]+$",
-        description="auto for the fastest, or triton, avx2, portable or reference",
+        description="auto for the fastest, or triton, avx512, avxvnni, avx2, portable or reference",
     )
     gpulayers: int | None = Field(
         default=None,

@@ -8,7 +8,7 @@ from pathlib import Path
 _FILE = Path(__file__).with_name("libnkat_kernels.so")
 _VERSION = 4
 
-NATIVE_KERNELS = ("avx2", "portable")
+NATIVE_KERNELS = ("avx512", "avxvnni", "avx2", "portable")
 """The kernel sets that the library may have, the fastest first."""
 
 

@@ -1,0 +1,7 @@
+// x86 with AVX-512 and its VNNI, on vectors of 256 bits: Intel's servers since 2021, AMD since 2022.
+#define NKAT_ISA avx512
+#include "kernels.h"
+
+namespace nkat {
+extern const Kernels kAvx512Kernels = avx512::kernels("avx512");
+}
