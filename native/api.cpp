@@ -75,7 +75,7 @@ NKAT_API Weight* nkat_pack(Engine* engine, int type, int64_t rows, int64_t colum
   weight->bias = bias;
   const std::lock_guard<std::mutex> alone(engine->context.busy);
   try {
-    for (Scratch& scratch : engine->context.scratch) scratch.panel.get(bytes);
+    for (Scratch& scratch : engine->context.scratch) scratch.panel.get(kPanels * bytes);
     weight->data = engine->context.arena.take(bytes * weight->panels());
     if (weight->data == nullptr) throw std::bad_alloc();
     engine->packer.add(*weight);

@@ -51,7 +51,7 @@ struct Workspace {
 // Buffers of one thread.
 struct Scratch {
   Buffer<float> queries, keys, values, scores, out, state;
-  Buffer<uint8_t> panel;  // as large as any of the matrices'
+  Buffer<uint8_t> panel;  // room for kPanels of any matrix
 };
 
 // The rows of one sequence in a batch, and the cache slots of its whole context, their own included.

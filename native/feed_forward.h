@@ -12,19 +12,23 @@ inline void feed_forward(Context& context, const FeedForward& block, float* x, i
   context.expect({&down});
   context.pool.run(gate.panels(), [&](int first, int last, int thread) {
     uint8_t* own = context.scratch[thread].panel.get(0);
-    F8 gates[kTile], ups[kTile];
+    Totals gates, ups;
     for (int64_t number = 0; number < tiles(rows); ++number) {
       const Tile tile = tile_of(in, number);
       const int64_t row = number * kTile;
-      for (int panel = first; panel < last; ++panel) {
+      for (int panel = first, count; panel < last; panel += count) {
+        count = panels_together(tile, last - panel);
         with_format(gate.type, [&](auto f) {
-          finished_product<decltype(f)>(gate, panel, own, tile, in.thetas[0] + row * gate.rank, gates);
+          finished_products<decltype(f)>(gate, panel, count, own, tile, in.thetas[0] + row * gate.rank, gates);
         });
         with_format(up.type, [&](auto f) {
-          finished_product<decltype(f)>(up, panel, own, tile, in.thetas[1] + row * up.rank, ups);
+          finished_products<decltype(f)>(up, panel, count, own, tile, in.thetas[1] + row * up.rank, ups);
         });
-        for (int i = 0; i < tile.rows; ++i) gates[i] = silu(gates[i]) * ups[i];
-        write(hidden + row * gate.rows + panel * kLanes, gate.rows, gate.rows - panel * kLanes, gates, tile.rows, false);
+        for (int p = 0; p < count; ++p) {
+          const int at = (panel + p) * kLanes;
+          for (int i = 0; i < tile.rows; ++i) gates[p][i] = silu(gates[p][i]) * ups[p][i];
+          write(hidden + row * gate.rows + at, gate.rows, gate.rows - at, gates[p], tile.rows, false);
+        }
       }
     }
   });

@@ -19,6 +19,9 @@ namespace nkat {
 
 constexpr int kLanes = 8;
 
+// Neighbouring panels that are multiplied together at the most.
+constexpr int kPanels = 2;
+
 // Numbers as in ggml's enum.
 enum Type : int {
   F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8,

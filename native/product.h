@@ -67,10 +67,10 @@ inline void scale_and_min(const uint8_t* record, int sub, F8& scale, F8& min) {
   }
 }
 
-// One or two scales of 32 columns of eight rows, with their mins.
-template <class F>
+// One or two scales of 32 columns of eight rows, or of twice eight, with their mins.
+template <class F, class V = F8>
 struct Scales {
-  F8 scale, min, scale2, min2;
+  V scale, min, scale2, min2;
 
   Scales(const uint8_t* record, int part) {
     if constexpr (F::sub == 32) {
@@ -81,20 +81,44 @@ struct Scales {
     }
   }
 
+  Scales(const Scales<F>& one, const Scales<F>& two) : scale(join(one.scale, two.scale)), min(join(one.min, two.min)) {
+    if constexpr (F::sub != 32) scale2 = join(one.scale2, two.scale2), min2 = join(one.min2, two.min2);
+  }
+
   // sum + weights times 32 integers of scale s.
-  F8 add_product(const B32* w, const int8_t* x, float s, F8 sum) const {
-    if constexpr (F::sub == 32) return fma(to_float(dot<F::bits, F::is_signed, 8>(w, x)), scale * splat(s), sum);
-    sum = fma(to_float(dot<F::bits, F::is_signed, 4>(w, x)), scale * splat(s), sum);
-    return fma(to_float(dot<F::bits, F::is_signed, 4>(w + 4, x + 16)), scale2 * splat(s), sum);
+  template <class Bytes>
+  V add_product(const Bytes* w, const int8_t* x, float s, V sum) const {
+    const V each = splat(s, V{});
+    if constexpr (F::sub == 32) return fma(to_float(dot<F::bits, F::is_signed, 8>(w, x)), scale * each, sum);
+    sum = fma(to_float(dot<F::bits, F::is_signed, 4>(w, x)), scale * each, sum);
+    return fma(to_float(dot<F::bits, F::is_signed, 4>(w + 4, x + 16)), scale2 * each, sum);
   }
 
   // sum + mins times the activations' sums, s [4][n].
-  F8 add_mins(const float* s, int n, F8 sum) const {
+  V add_mins(const float* s, int n, V sum) const {
     if constexpr (F::is_signed) return sum;
-    if constexpr (F::sub == 32) return fma(min, splat(s[n]), sum);
-    return fma(min2, splat(s[3 * n]), fma(min, splat(s[2 * n]), sum));
+    if constexpr (F::sub == 32) return fma(min, splat(s[n], V{}), sum);
+    return fma(min2, splat(s[3 * n], V{}), fma(min, splat(s[2 * n], V{}), sum));
   }
 };
+
+// total[i] += weights times 32 integers of row i of the tile.
+template <class F, class V, class Bytes>
+inline void add_rows(const Bytes* w, const Scales<F, V>& scales, const int8_t* x, const int8_t* rests, const float* s,
+                     uint64_t coarse, int n, V* total) {
+  for (int i = 0; i < n; ++i)
+    total[i] = scales.add_mins(s + i, n, scales.add_product(w, x + 32 * i, s[i], total[i]));
+  for (uint64_t left = coarse; left != 0; left &= left - 1) {
+    const int i = std::countr_zero(left);
+    total[i] = scales.add_product(w, rests + 32 * i, kRest * s[i], total[i]);
+  }
+}
+
+// Ask for the memory that follows the integers of 32 columns at some distance.
+template <class F>
+inline void ask_ahead(const uint8_t* planes) {
+  for (int line = 0; line < F::record / (F::columns / 32); line += 64) __builtin_prefetch(planes + kAhead + line);
+}
 
 // total[i] += panel times row i of the tile, lane by lane; Rows is 1, or 0 for as many as the tile has. A row's
 // result does not depend on how many there are.
@@ -108,7 +132,7 @@ inline void integer_product(const uint8_t* record, const Tile& tile, F8* total) 
   for (int64_t columns = 0; columns < tile.columns; columns += F::columns, record += F::record) {
     for (int part = 0; part < F::columns / 32; ++part, x += 32 * n, rests += 32 * n, s += 4 * n, ++coarse) {
       const uint8_t* planes = record + F::planes_at + F::planes * part;
-      for (int line = 0; line < F::record / (F::columns / 32); line += 64) __builtin_prefetch(planes + kAhead + line);
+      ask_ahead<F>(planes);
       B32 w[8];
       unpack<F>(planes, w);
       const Scales<F> scales(record, part);
@@ -117,17 +141,39 @@ inline void integer_product(const uint8_t* record, const Tile& tile, F8* total) 
         // A branch that nobody can foretell costs more here than the products, for which memory leaves time.
         single = scales.add_product(w, rests, kRest * s[0], single);
       } else {
-        for (int i = 0; i < n; ++i)
-          total[i] = scales.add_mins(s + i, n, scales.add_product(w, x + 32 * i, s[i], total[i]));
-        for (uint64_t left = *coarse; left != 0; left &= left - 1) {
-          const int i = std::countr_zero(left);
-          total[i] = scales.add_product(w, rests + 32 * i, kRest * s[i], total[i]);
-        }
+        add_rows(w, scales, x, rests, s, *coarse, n, total);
       }
     }
   }
   if constexpr (Rows == 1) total[0] = single;
 }
+
+#if defined(NKAT_WIDE)
+// The same for two panels side by side, of as many rows as the tile has: reading the activations is what takes the time.
+template <class F>
+inline void wide_product(const uint8_t* one, const uint8_t* two, const Tile& tile, F8* total, F8* total2) {
+  const int n = tile.rows;
+  const int8_t *x = tile.integers, *rests = tile.rests;
+  const float* s = tile.scales;
+  const uint64_t* coarse = tile.coarse;
+  F8x2 sums[kTile];
+  for (int i = 0; i < n; ++i) sums[i] = join(total[i], total2[i]);
+  for (int64_t columns = 0; columns < tile.columns; columns += F::columns, one += F::record, two += F::record) {
+    for (int part = 0; part < F::columns / 32; ++part, x += 32 * n, rests += 32 * n, s += 4 * n, ++coarse) {
+      const int at = F::planes_at + F::planes * part;
+      ask_ahead<F>(one + at);
+      ask_ahead<F>(two + at);
+      B32 w[8], w2[8];
+      unpack<F>(one + at, w);
+      unpack<F>(two + at, w2);
+      B32x2 both[8];
+      for (int g = 0; g < 8; ++g) both[g] = join(w[g], w2[g]);
+      add_rows(both, Scales<F, F8x2>(Scales<F>(one, part), Scales<F>(two, part)), x, rests, s, *coarse, n, sums);
+    }
+  }
+  for (int i = 0; i < n; ++i) total[i] = first_half(sums[i]), total2[i] = second_half(sums[i]);
+}
+#endif
 
 template <class F>
 inline F8 load_column(const uint8_t* record) {

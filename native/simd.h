@@ -44,6 +44,7 @@ inline B32 load_bytes(const uint8_t* p) {
 }
 
 inline F8 splat(float x) { return F8{x, x, x, x, x, x, x, x}; }
+inline F8 splat(float x, F8) { return splat(x); }  // for who is written for several widths
 
 inline B32 splat_byte(uint8_t x) {
   return B32{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
@@ -277,5 +278,46 @@ inline I8 dot(const B32* w, const int8_t* x) {
   return result;
 #endif
 }
+
+// Two vectors side by side, where registers are wide enough for that.
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+#define NKAT_WIDE
+constexpr bool kWide = true;
+
+using F8x2 = float __attribute__((vector_size(64)));
+using I8x2 = int32_t __attribute__((vector_size(64)));
+using B32x2 = uint8_t __attribute__((vector_size(64)));
+
+inline F8x2 join(F8 a, F8 b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+inline B32x2 join(B32 a, B32 b) { return B32x2(join(F8(a), F8(b))); }
+inline F8 first_half(F8x2 v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
+inline F8 second_half(F8x2 v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
+
+inline F8x2 splat(float x, F8x2) { return F8x2(_mm512_set1_ps(x)); }
+inline F8x2 to_float(I8x2 v) { return __builtin_convertvector(v, F8x2); }
+inline F8x2 fma(F8x2 a, F8x2 b, F8x2 c) { return F8x2(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c))); }
+
+// As the other one.
+template <int Bits, bool Signed, int Groups>
+inline I8x2 dot(const B32x2* w, const int8_t* x) {
+  __m512i total = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (int g = 0; g < Groups; ++g) {
+    int32_t four;
+    std::memcpy(&four, x + 4 * g, 4);
+    __m512i wg = __m512i(w[g]), xg = _mm512_set1_epi32(four);
+    if constexpr (Signed) {
+      xg = _mm512_mask_sub_epi8(xg, _mm512_movepi8_mask(wg), _mm512_setzero_si512(), xg);
+      wg = _mm512_abs_epi8(wg);
+    }
+    total = _mm512_dpbusd_epi32(total, wg, xg);
+  }
+  return I8x2(total);
+}
+#else
+constexpr bool kWide = false;
+#endif
 
 }  // namespace nkat::NKAT_ISA

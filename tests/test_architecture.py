@@ -89,6 +89,7 @@ FACADE = {
     for name in (
         "architectures",
         "cli",
+        "collector",
         "config",
         "embedding",
         "engine",
