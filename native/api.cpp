@@ -94,7 +94,7 @@ NKAT_API int nkat_settled(Engine* engine) { return engine->packer.settled(); }
 
 // Let go of the handle of a matrix that no layer uses any more.
 NKAT_API void nkat_forget(Engine* engine, Weight* weight) {
-  engine->packer.settle();
+  engine->packer.drop(*weight);
   delete weight;
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <system_error>
-#include <vector>
 
 namespace nkat {
 
@@ -23,6 +22,20 @@ void Packer::add(Weight& weight) {
   if (thread_.joinable()) thread_.join();  // it has found nothing more to do
   working_ = true;
   thread_ = std::thread(&Packer::work_on, this);
+}
+
+Packer::~Packer() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    jobs_.clear();
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+void Packer::drop(const Weight& weight) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  std::erase_if(jobs_, [&](const Job& job) { return job.weight == &weight; });
+  done_.wait(lock, [&] { return std::find(in_hand_.begin(), in_hand_.end(), &weight) == in_hand_.end(); });
 }
 
 void Packer::settle() {
@@ -56,6 +69,7 @@ void Packer::work(bool own) {
       if (jobs_.empty()) return;
       job = jobs_.front();
       jobs_.pop_front();
+      in_hand_.push_back(job.weight);
     }
     const Clock::time_point start = Clock::now();
     Weight& weight = *job.weight;
@@ -63,6 +77,11 @@ void Packer::work(bool own) {
     pack_panels(weight, first, std::min(next, weight.panels()), weight.data + first * weight.panel_bytes);
     weight.packed[job.part].store(true, std::memory_order_release);
     if (own) worked_ += Clock::now() - start;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      in_hand_.erase(std::find(in_hand_.begin(), in_hand_.end(), &weight));
+    }
+    done_.notify_all();
   }
 }
 

@@ -8,6 +8,7 @@
 #include <deque>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "weight.h"
 
@@ -17,7 +18,7 @@ class Packer {
  public:
   // `threads`: that may work at a time, the caller's included; at least one works beside him.
   explicit Packer(int threads) : threads_(threads) {}
-  ~Packer() { settle(); }
+  ~Packer();
   Packer(const Packer&) = delete;
 
   // Have a matrix packed, part by part. Its file and memory must stay until all are; so must its shape.
@@ -25,6 +26,9 @@ class Packer {
 
   // Pack until all matrices are.
   void settle();
+
+  // Leave the rest of a matrix as it is; nobody reads its file or writes to its memory any more.
+  void drop(const Weight& weight);
 
   // Whether all are.
   bool settled();
@@ -59,6 +63,8 @@ class Packer {
 
   std::mutex mutex_;
   std::deque<Job> jobs_;
+  std::vector<const Weight*> in_hand_;  // of each job that is being done
+  std::condition_variable done_;
   bool working_ = false;  // there is a thread that looks for jobs
   bool computing_ = false;
   std::condition_variable computed_;

@@ -626,6 +626,22 @@ class TestThreads:
         for one, other in zip(early, late, strict=True):
             assert torch.equal(one, other)
 
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_matrices_and_engines_may_go_while_they_are_packed(self, threads: int) -> None:
+        values = np.ones((1 << 12, 1 << 12), np.float32)
+        kernels = NativeKernels(NAMES[0], threads)
+        others = [kernels.pack(values.view(np.uint8), GGMLType.F32, values.shape) for _ in range(4)]
+        wanted = kernels.pack(values[:9].view(np.uint8), GGMLType.F32, (9, 1 << 12))
+        with ThreadPoolExecutor(1) as beside:
+            settled = beside.submit(kernels.settle)
+            while others:
+                others.pop(0)
+            settled.result()
+        assert torch.equal(kernels.embed(torch.arange(9), wanted), torch.ones(9, 1 << 12))
+        others.append(kernels.pack(values.view(np.uint8), GGMLType.F32, values.shape))
+        del kernels, wanted
+        others.clear()
+
     @pytest.mark.parametrize("threads", [1, 2])
     def test_files_are_let_go_when_all_is_packed(self, threads: int) -> None:
         kernels = NativeKernels(NAMES[0], threads)
