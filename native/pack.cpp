@@ -155,7 +155,7 @@ void cut_planes(const uint8_t (*w)[32], uint8_t* out) {
     }
 }
 
-// Nothing but integers of 4 or 8 bits behind one scale: the words of the file, four bytes each, are those of the planes.
+// Nothing but integers of 4 or 8 bits behind one scale: the words of the file, four bytes each, are the planes'.
 template <class F>
 constexpr bool keeps_words() {
   if constexpr (is_float<F>) return false;
@@ -168,11 +168,14 @@ using Words = uint32_t __attribute__((vector_size(16)));
 void turn_words(const uint8_t* const* rows, size_t at, uint8_t* out) {
   Words in[4];
   for (int r = 0; r < 4; ++r) std::memcpy(&in[r], rows[r] + at, sizeof in[r]);
-  const Words low = __builtin_shuffle(in[0], in[1], Words{0, 4, 1, 5}), high = __builtin_shuffle(in[0], in[1], Words{2, 6, 3, 7});
-  const Words low2 = __builtin_shuffle(in[2], in[3], Words{0, 4, 1, 5}), high2 = __builtin_shuffle(in[2], in[3], Words{2, 6, 3, 7});
-  const Words turned[4] = {__builtin_shuffle(low, low2, Words{0, 1, 4, 5}), __builtin_shuffle(low, low2, Words{2, 3, 6, 7}),
-                           __builtin_shuffle(high, high2, Words{0, 1, 4, 5}), __builtin_shuffle(high, high2, Words{2, 3, 6, 7})};
-  for (int v = 0; v < 4; ++v) std::memcpy(out + 4 * v * kLanes, &turned[v], sizeof turned[v]);
+  const Words firsts{0, 4, 1, 5}, lasts{2, 6, 3, 7};  // of both, in turn
+  const Words pairs[4] = {__builtin_shuffle(in[0], in[1], firsts), __builtin_shuffle(in[2], in[3], firsts),
+                          __builtin_shuffle(in[0], in[1], lasts), __builtin_shuffle(in[2], in[3], lasts)};
+  for (int v = 0; v < 4; ++v) {
+    const Words half = v % 2 == 0 ? Words{0, 1, 4, 5} : Words{2, 3, 6, 7};
+    const Words turned = __builtin_shuffle(pairs[v / 2 * 2], pairs[v / 2 * 2 + 1], half);
+    std::memcpy(out + 4 * v * kLanes, &turned, sizeof turned);
+  }
 }
 
 template <class F>

@@ -149,7 +149,7 @@ inline void integer_product(const uint8_t* record, const Tile& tile, F8* total) 
 }
 
 #if defined(NKAT_WIDE)
-// The same for two panels side by side, of as many rows as the tile has: reading the activations is what takes the time.
+// The same for two panels side by side, of as many rows as the tile has: to read the activations takes the time.
 template <class F>
 inline void wide_product(const uint8_t* one, const uint8_t* two, const Tile& tile, F8* total, F8* total2) {
   const int n = tile.rows;
