@@ -8,6 +8,7 @@ import typer
 from backend_selector.plain_text import plain
 from backend_selector.shares import read_shares
 from engine.errors import ConfigError, NkatError
+from engine.native import NATIVE_KERNELS
 
 if TYPE_CHECKING:
     from backend_selector.facts import Wishes
@@ -38,7 +39,7 @@ def select(
         str,
         typer.Option(
             envvar="NKAT_KERNELS",
-            help="auto for the fastest, or avx512, avxvnni, avx2, portable or reference",
+            help=f"auto for the fastest, or {', '.join(NATIVE_KERNELS)} or reference",
         ),
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="print facts and choice as JSON")] = False,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.errors import ConfigError, NkatError
+from engine.native import NATIVE_KERNELS
 
 if TYPE_CHECKING:
     from engine.bench_report import BenchReport, CompareReport
@@ -51,7 +52,7 @@ def bench(
         str,
         typer.Option(
             envvar="NKAT_KERNELS",
-            help="auto for the fastest, triton, avx512, avxvnni, avx2, portable or reference",
+            help=f"auto for the fastest, triton, {', '.join(NATIVE_KERNELS)} or reference",
         ),
     ] = "auto",
     text: Annotated[

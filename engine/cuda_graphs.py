@@ -22,8 +22,10 @@ GRAPH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 Results = tuple[torch.Tensor, ...]
 Work = Callable[[], Results]
-Recorder = Callable[[Work], tuple[Callable[[], None], Results]]
-"""Carries out work once and keeps it: what repeats it, and the tensors that then hold its results."""
+Recorded = tuple[Callable[[], None], Results]
+"""What repeats some work, and the tensors that then hold its results."""
+Recorder = Callable[[Work], Recorded]
+"""Carries out work once and keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ class _Recording:
 
     inputs: Batch
     draws: Draws
-    run: tuple[Callable[[], None], Results]
-    draw: tuple[Callable[[], None], Results]
+    run: Recorded
+    draw: Recorded
 
 
 class CudaGraphs:
@@ -135,7 +137,7 @@ def cuda_recorder() -> Recorder:
     """Records with torch's CUDA graphs, all in one pool of memory."""
     pool = torch.cuda.graph_pool_handle()
 
-    def record(work: Work) -> tuple[Callable[[], None], Results]:
+    def record(work: Work) -> Recorded:
         # The first runs compile and choose; what they do must not be recorded.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())

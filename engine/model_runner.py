@@ -54,11 +54,9 @@ class ModelRunner:
         """
         kernels = self._model.kernels
         sizes = [rows for rows in kernels.compiled_for if rows <= most]
-        for number, rows in enumerate(sizes):
+        for number, rows in enumerate(sizes, start=1):
             _logger.info(
-                "compiling kernels, %d of %d: minutes at the first start, seconds later",
-                number + 1,
-                len(sizes),
+                "compiling kernels, %d of %d: minutes at the first start, seconds later", number, len(sizes)
             )
             ids = torch.zeros(rows, dtype=torch.int64, device=kernels.device)
             pages = Pages.of_one(rows, kernels.device)

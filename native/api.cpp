@@ -43,7 +43,7 @@ int guarded(Engine* engine, const Work& work, int64_t rows = 0) {
 }  // namespace
 
 // Number of this interface; Python refuses a library of another one.
-NKAT_API int nkat_version() { return 4; }
+NKAT_API int nkat_version() { return 5; }
 
 // What this processor offers, as `Feature` numbers it.
 NKAT_API unsigned nkat_features() { return features(); }
@@ -81,6 +81,7 @@ NKAT_API Weight* nkat_pack(Engine* engine, int type, int64_t rows, int64_t colum
     engine->packer.add(*weight);
     return weight;
   } catch (const std::bad_alloc&) {
+    engine->packer.drop(*weight);
     delete weight;
     return nullptr;
   }
@@ -156,10 +157,7 @@ NKAT_API int64_t nkat_find_strings(const uint8_t* text, int64_t size, int64_t co
   return find_strings(text, size, count, starts, ends);
 }
 
-NKAT_API int64_t nkat_join_strings(const uint8_t* text, const int64_t* starts, const int64_t* ends, int64_t count,
-                                   uint8_t* out) {
-  return join_strings(text, starts, ends, count, out);
-}
+NKAT_API int64_t nkat_join_strings(const Strings* strings, uint8_t* out) { return join_strings(*strings, out); }
 
 // The merges of byte pair encoding, as merges.h has it.
 NKAT_API int64_t nkat_find_merges(const Strings* tokens, const Strings* merges, int32_t* left, int32_t* right) {

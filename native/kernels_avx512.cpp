@@ -1,4 +1,4 @@
-// x86 with AVX-512 and its VNNI, on vectors of 256 bits: Intel's servers since 2021, AMD since 2022.
+// x86 with AVX-512 and its VNNI: Intel's servers since 2019, AMD since 2022.
 #define NKAT_ISA avx512
 #include "kernels.h"
 

@@ -1,16 +1,9 @@
 // The merges of byte pair encoding as numbers of tokens.
 #pragma once
 
-#include <cstdint>
+#include "strings.h"
 
 namespace nkat {
-
-// Strings in one text.
-struct Strings {
-  const uint8_t* text;
-  const int64_t *starts, *ends;  // [count]
-  int64_t count;
-};
 
 // The tokens left and right of the first space behind the first character of each merge; of equal merges only the
 // first is told of. Returns how many there are, -1 if one has no such tokens. `left`, `right`: [merges.count].

@@ -299,7 +299,7 @@ inline F8x2 splat(float x, F8x2) { return F8x2(_mm512_set1_ps(x)); }
 inline F8x2 to_float(I8x2 v) { return __builtin_convertvector(v, F8x2); }
 inline F8x2 fma(F8x2 a, F8x2 b, F8x2 c) { return F8x2(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c))); }
 
-// As the other one.
+// The same for sixteen rows.
 template <int Bits, bool Signed, int Groups>
 inline I8x2 dot(const B32x2* w, const int8_t* x) {
   __m512i total = _mm512_setzero_si512();

@@ -19,11 +19,11 @@ int64_t find_strings(const uint8_t* text, int64_t size, int64_t count, int64_t* 
   return at;
 }
 
-int64_t join_strings(const uint8_t* text, const int64_t* starts, const int64_t* ends, int64_t count, uint8_t* out) {
+int64_t join_strings(const Strings& strings, uint8_t* out) {
   uint8_t* at = out;
-  for (int64_t i = 0; i < count; ++i) {
-    const uint8_t* from = text + starts[i];
-    const size_t size = size_t(ends[i] - starts[i]);
+  for (int64_t i = 0; i < strings.count; ++i) {
+    const uint8_t* from = strings.text + strings.starts[i];
+    const size_t size = size_t(strings.ends[i] - strings.starts[i]);
     if (memchr(from, 0, size) != nullptr) return -1;
     *at++ = 0;
     memcpy(at, from, size);

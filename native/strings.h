@@ -10,8 +10,15 @@ namespace nkat {
 // many bytes they take, or -1 if they go beyond the end.
 int64_t find_strings(const uint8_t* text, int64_t size, int64_t count, int64_t* starts, int64_t* ends);
 
+// Strings at places of one text.
+struct Strings {
+  const uint8_t* text;
+  const int64_t *starts, *ends;  // [count]
+  int64_t count;
+};
+
 // Writes the strings end to end, a NUL in front of each. Returns the bytes written, at most those of `text` that the
 // strings and their lengths take; -1 if a string has a NUL.
-int64_t join_strings(const uint8_t* text, const int64_t* starts, const int64_t* ends, int64_t count, uint8_t* out);
+int64_t join_strings(const Strings& strings, uint8_t* out);
 
 }  // namespace nkat

@@ -22,10 +22,7 @@ ThetaPath = Annotated[Path | None, typer.Option(help="file with theta; unset: th
 NoTheta = Annotated[bool, typer.Option("--no-theta", help="leave theta out")]
 ThetaGamma = Annotated[float | None, typer.Option(help="strength of theta, 0 to 1; unset: its file's")]
 Kernels = Annotated[
-    str,
-    typer.Option(
-        envvar="NKAT_KERNELS", help="auto for the fastest, or avx512, avxvnni, avx2, portable or reference"
-    ),
+    str, typer.Option(envvar="NKAT_KERNELS", help=Settings.model_fields["kernels"].description)
 ]
 
 app = typer.Typer(

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from backend_selector.shares import checked_shares, read_shares
 from engine.config import MOST_DRAFT_TOKENS, EngineConfig
 from engine.errors import ConfigError
+from engine.native import NATIVE_KERNELS
 from server.kcpps import parse_kcpps
 from server.kobold_flags import IGNORED_FLAGS
 
@@ -66,7 +67,7 @@ class Settings(BaseSettings):
     kernels: str = Field(
         default="auto",
         pattern=r"^[a-z0-9]+$",
-        description="auto for the fastest, or triton, avx512, avxvnni, avx2, portable or reference",
+        description=f"auto for the fastest, or triton, {', '.join(NATIVE_KERNELS)} or reference",
     )
     gpulayers: int | None = Field(
         default=None,

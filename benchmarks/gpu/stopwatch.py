@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from engine.cuda_graphs import Recorder, Results, Work, cuda_recorder
+from engine.cuda_graphs import Recorded, Recorder, Work, cuda_recorder
 
 Task = Callable[[], object]
 
@@ -128,7 +128,7 @@ def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
-def _keep(work: Work) -> tuple[Callable[[], None], Results]:
+def _keep(work: Work) -> Recorded:
     """Records as a card does: the work is repeated on the same tensors, its results go to the same places."""
     results = work()
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from engine.errors import ModelFileError
-from engine.gguf.string_array import Places, StringArray
-from engine.native.strings import find_strings
+from engine.gguf.string_array import StringArray
+from engine.native.strings import Places, find_strings
 
 MAX_ELEMENTS = 1 << 22
 """Elements in all metadata arrays of a file together. The largest vocabularies need about a million."""

@@ -3,13 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import overload
 
-import numpy as np
-import numpy.typing as npt
-
-from engine.native.strings import find_merges, join_strings
-
-Places = npt.NDArray[np.int64]
-Numbers = npt.NDArray[np.int32]
+from engine.native.strings import Numbers, Places, find_merges, join_strings
 
 
 class StringArray(Sequence[str]):

@@ -54,7 +54,7 @@ class Kernels(ABC):
     ) -> Weight:
         """Take over a matrix of the file. `data`: its bytes, uint8, read-only and kept alive by use.
 
-        May return before the work is done: the matrix can be used, more slowly. `data` must stay.
+        May return before the work is done: until then the matrix is slower to use.
         """
 
     def settle(self) -> None:  # noqa: B027 -- nothing to wait for unless work is put off

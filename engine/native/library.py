@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 _FILE = Path(__file__).with_name("libnkat_kernels.so")
-_VERSION = 4
+_VERSION = 5
 
 NATIVE_KERNELS = ("avx512", "avxvnni", "avx2", "portable")
 """The kernel sets that the library may have, the fastest first."""
@@ -126,7 +126,7 @@ _FUNCTIONS = {
         POINTER(c_int64),
     ),
     "nkat_find_strings": (c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
-    "nkat_join_strings": (c_int64, c_void_p, c_void_p, c_void_p, c_int64, c_void_p),
+    "nkat_join_strings": (c_int64, POINTER(CStrings), c_void_p),
     "nkat_find_merges": (c_int64, POINTER(CStrings), POINTER(CStrings), c_void_p, c_void_p),
 }
 """Name: result, arguments."""

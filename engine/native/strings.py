@@ -35,10 +35,8 @@ def join_strings(data: bytes, starts: Places, ends: Places) -> list[str] | None:
     library = open_library()
     if library is None:
         return None
-    text, out = np.frombuffer(data, np.uint8), np.empty(len(data), np.uint8)
-    size = library.nkat_join_strings(
-        text.ctypes.data, starts.ctypes.data, ends.ctypes.data, len(starts), out.ctypes.data
-    )
+    out = np.empty(len(data), np.uint8)
+    size = library.nkat_join_strings(_strings(data, starts, ends), out.ctypes.data)
     if size < 0:
         return None
     try:
@@ -60,10 +58,13 @@ def find_merges(
         return None
     count = len(merges[1])
     left, right = np.empty(count, np.int32), np.empty(count, np.int32)
-    texts = [np.frombuffer(data, np.uint8) for data, _, _ in (tokens, merges)]
-    given = [
-        CStrings(text.ctypes.data, starts.ctypes.data, ends.ctypes.data, len(starts))
-        for text, (_, starts, ends) in zip(texts, (tokens, merges), strict=True)
-    ]
-    found = library.nkat_find_merges(*given, left.ctypes.data, right.ctypes.data)
+    found = library.nkat_find_merges(
+        _strings(*tokens), _strings(*merges), left.ctypes.data, right.ctypes.data
+    )
     return (left[:found], right[:found]) if found >= 0 else None
+
+
+def _strings(data: bytes, starts: Places, ends: Places) -> CStrings:
+    """The strings for the library, which must not outlive the arguments."""
+    text = np.frombuffer(data, np.uint8)
+    return CStrings(text.ctypes.data, starts.ctypes.data, ends.ctypes.data, len(starts))

@@ -1,6 +1,7 @@
 """Byte pair encoding over bytes, as GPT-2 began it: `tokenizer.ggml.model` = "gpt2"."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,9 @@ def _merge_lines(metadata: Mapping[str, Any]) -> Sequence[str]:
 def _model(vocabulary: Vocabulary, metadata: Mapping[str, Any], ignore_merges: bool) -> BPE:
     lines, ids = _merge_lines(metadata), vocabulary.ids
     merges = _merges(vocabulary.tokens, metadata[TOKENS], lines)
-    try:
-        if merges is not None:
+    if merges is not None:
+        with suppress(Exception):  # the library looks for the token that each merge gives
             return BPE(ids, merges, ignore_merges=ignore_merges)
-    except Exception:  # the library looks for the token that each merge gives
-        pass
     bad = next((line for line in lines if not _joins(line, ids)), "")
     raise ModelFileError(f"{_MERGES} has an entry that joins no two tokens to a third: {bad[:80]!r}")
 
@@ -69,8 +68,10 @@ def _merges(names: list[str], tokens: Sequence[str], lines: Sequence[str]) -> li
             named = np.array(names, object)
             left, right = (named[side].tolist() for side in found)
             return list(zip(left, right, strict=True))
-    merges = {(line[:cut], line[cut + 1 :]): None for line in lines if (cut := _cut(line)) > 0}
-    return list(merges) if all(_cut(line) > 0 for line in lines) else None
+    cuts = [_cut(line) for line in lines]
+    if min(cuts, default=1) < 0:
+        return None
+    return list(dict.fromkeys((line[:cut], line[cut + 1 :]) for line, cut in zip(lines, cuts, strict=True)))
 
 
 def _cut(line: str) -> int:

@@ -47,6 +47,9 @@ class ScriptedWorker:
     template: ChatTemplate = field(default_factory=lambda: ChatTemplate(QWEN_3))
     _going_on: threading.Event = field(default_factory=threading.Event)
 
+    def __post_init__(self) -> None:
+        self.go_on()
+
     @property
     def info(self) -> ModelInfo:
         return ModelInfo("scripted", "qwen3", "Q8_0", 1, 4096, 4096, 256, QWEN_3, "", "<|im_end|>")
@@ -70,10 +73,9 @@ class ScriptedWorker:
     ) -> None:
         """What to answer from now on; one that is `pausing` stops behind its first piece until `go_on`."""
         self.reply, self.finish, self.error = reply, finish, error
+        self.go_on()
         if pausing:
             self._going_on.clear()
-        else:
-            self._going_on.set()
 
     def go_on(self) -> None:
         """The client has the first piece."""
@@ -124,6 +126,5 @@ class ScriptedWorker:
 def scripted_server(settings: Settings) -> Iterator[tuple[LiveServer, ScriptedWorker]]:
     """A server whose model is scripted."""
     worker = ScriptedWorker()
-    worker.go_on()
     with serving(cast(EngineWorker, worker), settings) as server:
         yield server, worker
