@@ -25,6 +25,8 @@ from server.kobold_flags import IGNORED_FLAGS
 
 PREFIX = "NKAT_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+BUILD_VARIABLES = (f"{PREFIX}NATIVE", f"{PREFIX}REQUIRE_NATIVE")
+"""What the installation reads; without effect on a run."""
 KOBOLD_PASSWORD_VARIABLE = "KCPP_PASSWORD"
 FILE_LIMIT = 1 << 20
 """Bytes of the largest settings file."""
@@ -306,7 +308,7 @@ def read_settings_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _check_environment() -> None:
     for variable in os.environ:
-        if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE:
+        if variable.startswith(PREFIX) and variable not in (CONFIG_VARIABLE, *BUILD_VARIABLES):
             _check_name(variable.removeprefix(PREFIX).lower(), f"the environment ({variable})")
 
 

@@ -79,6 +79,12 @@ def test_an_unknown_variable_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings({})
 
 
+def test_variables_of_the_installation_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NKAT_NATIVE", "0")
+    monkeypatch.setenv("NKAT_REQUIRE_NATIVE", "1")
+    assert load_settings({}).port == 5001
+
+
 def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NKAT_PORT", "many")
     with pytest.raises(ConfigError, match="NKAT_PORT"):
