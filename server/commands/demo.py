@@ -5,13 +5,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from server.commands.serve import serve
+from server.commands.serve import end_on_signals, serve
 from server.demo import fetch_demo_model
 from server.settings import Settings
 
 
 def demo(settings: Settings) -> None:
     """Serve the demo model, or the one that `settings` names. Raises as `serve` does."""
+    end_on_signals()
     if settings.model is None:
         settings = settings.model_copy(update={"model": _fetch_with_progress(quiet=settings.quiet)})
     serve(settings)

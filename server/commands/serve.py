@@ -35,7 +35,7 @@ def serve(settings: Settings) -> None:
     set_up_logging(quiet=settings.quiet, prompts=settings.debugmode)
     for name, reason in settings.ignored.items():
         _logger.info("%s has no effect: %s", plain(name), reason)
-    signal.signal(signal.SIGTERM, _terminated)
+    end_on_signals()
     with bound_socket(settings.host, settings.port) as listener:
         start = choose_start(asked)
         for warning in start.choice.warnings:
@@ -96,6 +96,16 @@ def bound_socket(host: str, port: int) -> socket.socket:
         reason = error.strerror or str(error)
         raise ConfigError(f"cannot listen on {host}:{port}: {reason}; choose another --port") from None
     return listener
+
+
+def end_on_signals() -> None:
+    """Let SIGINT and SIGTERM end the process even where its parent ignores or blocks them.
+
+    Children of `trap '' INT`, of a script's background jobs and of some supervisors inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def _terminated(sig: int, frame: FrameType | None) -> NoReturn:

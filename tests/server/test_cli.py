@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -104,12 +105,25 @@ def test_a_port_in_use_is_told_before_the_model_is_read() -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
 
 
+def ignore_signals() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def block_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+@pytest.mark.parametrize("parent", [None, ignore_signals, block_signals])
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_it_cleanly(tiny_model: Path, sent: signal.Signals, code: int) -> None:
+def test_signals_end_it_cleanly(
+    tiny_model: Path, sent: signal.Signals, code: int, parent: Callable[[], None] | None
+) -> None:
+    """Also where the process that started it ignores or blocks them."""
     command = [sys.executable, "-m", "server", "serve", "--model", str(tiny_model), "--port", "0"]
     command += ["--skiplauncher", "--threads", "1", "--contextsize", "512"]
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=parent
     ) as process:
         assert process.stdout is not None
         said = ""
