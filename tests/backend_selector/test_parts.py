@@ -16,7 +16,6 @@ from engine.theta import ThetaFactors
 
 @pytest.mark.parametrize("ggml_type", sorted(NATIVE_TYPES), ids=lambda ggml_type: ggml_type.name)
 def test_planes_are_as_large_as_the_kernels_make_them(ggml_type: GGMLType) -> None:
-    pytest.importorskip("triton")
     from engine.kernels.cuda.planes import pack_planes
 
     rows, columns = 3, 512

@@ -1,6 +1,5 @@
 """Theta on a real model: few steps and few windows, enough to tell help from none."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from converter.conversion import convert
 from converter.evaluation import Verdict
 from converter.job import ConversionJob, Method
 from engine.gguf import GGMLType
+from tests.support.environment import FULL
 
-FULL = os.environ.get("NKAT_FULL") == "1"
 SOME = () if FULL else ("blk.?.*",)
 """The first ten of thirty blocks: the closed form takes seconds for each."""
 

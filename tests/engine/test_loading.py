@@ -25,7 +25,7 @@ from engine.memory import available_bytes
 )
 def test_places_that_there_are_not(tiny_model: Path, device: str, words: str) -> None:
     if torch.cuda.is_available():
-        pytest.skip("there is a card")
+        pytest.skip("a CUDA device is present")
     with pytest.raises(ConfigError, match=words):
         load_parts(EngineConfig(tiny_model, device=device))
 

@@ -3,7 +3,7 @@ import contextlib
 import importlib
 import io
 import math
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ from engine.errors import RequestError
 from engine.perplexity import measure_perplexity
 from tests.engine.driving import request
 from tests.engine.models.numpy_llama import NumpyLlama
+from tests.support.environment import FULL, wikitext_path
 from tests.support.gguf_files import write_llama
 from tests.support.kernels import ALL, FASTEST_AND_REFERENCE
 
 LLAMA_CPP = {1: 12.5967, 5: 21.8405, 10: 25.6883, 20: 27.9727}
 """WikiText-2 test, windows of 512: the figures of llama.cpp after so many windows."""
+PROSE = Path(__file__).with_name("prose.txt")
+LLAMA_CPP_PROSE = {1: 0.0, 2: 0.0}
+"""The same for a text in the repository: llama-perplexity b11434, `--ctx-size 512 --file prose.txt`."""
 
 TEXT = "The hello world and the world is to hello of a thing. " * 4
 
@@ -98,34 +102,43 @@ def test_scoring_does_not_disturb_the_prefix_cache(tiny_model: Path) -> None:
         engine.log_likelihoods([5] * 40, 1)
 
 
-def wikitext() -> str | None:
+@pytest.fixture
+def wikitext() -> str:
     """The test part of WikiText-2 raw; its line ends are part of it."""
-    given = os.environ.get("NKAT_WIKITEXT")
-    path = Path(given) if given else Path(__file__).parents[3] / "shared" / "data" / "wiki.test.raw"
-    return path.read_bytes().decode() if path.is_file() else None
+    path = wikitext_path()
+    if not path.is_file():
+        pytest.skip("no WikiText: name the file in NKATTEST_WIKITEXT")
+    return path.read_bytes().decode()
 
 
-def test_figures_of_llama_cpp(smollm2_engine: Engine) -> None:
-    text = wikitext()
-    if text is None:
-        pytest.skip("no WikiText: name the file in NKAT_WIKITEXT")
-    windows = 20 if os.environ.get("NKAT_FULL") == "1" else 5
-    for found in measure_perplexity(smollm2_engine, text, windows=windows):
-        if found.windows in LLAMA_CPP:
-            # Its rounding of activations moves the mean of a few windows by more than that of many.
+def check_against_llama_cpp(engine: Engine, text: str, expected: Mapping[int, float]) -> None:
+    """Compare the running perplexity with llama.cpp's at each number of windows that `expected` has."""
+    compared = []
+    for found in measure_perplexity(engine, text, windows=max(expected)):
+        if found.windows in expected:
+            # llama.cpp's rounding of activations moves the mean of few windows by more than that of many.
             limit = 0.005 if found.windows == 20 else 0.01
-            assert found.perplexity == pytest.approx(LLAMA_CPP[found.windows], rel=limit), found
+            assert found.perplexity == pytest.approx(expected[found.windows], rel=limit), found
+            compared.append(found.windows)
+    assert compared == sorted(expected)
 
 
-@pytest.mark.skipif(os.environ.get("NKAT_FULL") != "1", reason="two minutes: NKAT_FULL=1 runs it")
-def test_the_fastest_kernels_predict_as_the_reference_does(smollm2: Path) -> None:
-    text = wikitext()
-    if text is None:
-        pytest.skip("no WikiText: name the file in NKAT_WIKITEXT")
+def test_figures_of_llama_cpp(smollm2_engine: Engine, wikitext: str) -> None:
+    last = 20 if FULL else 5
+    expected = {windows: figure for windows, figure in LLAMA_CPP.items() if windows <= last}
+    check_against_llama_cpp(smollm2_engine, wikitext, expected)
+
+
+def test_figures_of_llama_cpp_on_prose(smollm2_engine: Engine) -> None:
+    check_against_llama_cpp(smollm2_engine, PROSE.read_text(), LLAMA_CPP_PROSE)
+
+
+@pytest.mark.skipif(not FULL, reason="takes minutes: NKATTEST_FULL=1 runs it")
+def test_the_fastest_kernels_predict_as_the_reference_does(smollm2: Path, wikitext: str) -> None:
     found = []
     for kernels in FASTEST_AND_REFERENCE:
         config = EngineConfig(smollm2, context_length=512, device="cpu", threads=2, kernels=kernels)
-        *_, last = measure_perplexity(Engine.load(config), text, windows=20)
+        *_, last = measure_perplexity(Engine.load(config), wikitext, windows=20)
         found.append(last.perplexity)
     assert found[0] == pytest.approx(found[-1], rel=0.003)
 

@@ -1,6 +1,6 @@
 """The real models that tests use, fetched once and kept under ~/.cache/nkat.
 
-A folder named by the environment variable NKAT_TEST_MODELS is looked into first and never written.
+A folder named by the environment variable NKATTEST_MODELS is looked into first and never written.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from server.demo import FILE_NAME as SMOLLM2_NAME
 from server.demo import fetch_demo_model
+from tests.support.environment import MODELS
 
 GEMMA_NAME = "gemma-3-270m-q4_k_m.gguf"
 GEMMA_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
@@ -36,8 +37,7 @@ def gemma_path() -> Path:
 
 
 def _given(name: str) -> Path | None:
-    folder = os.environ.get("NKAT_TEST_MODELS")
-    path = Path(folder, name) if folder else None
+    path = Path(MODELS, name) if MODELS else None
     return path if path is not None and path.is_file() else None
 
 

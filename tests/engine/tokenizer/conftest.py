@@ -1,18 +1,15 @@
+from pathlib import Path
+
 import pytest
 
 from engine.gguf import open_gguf
 from engine.tokenizer import Tokenizer
-from server.demo import DemoModelError
-from tests.support.models import gemma_path, smollm2_path
+from tests.support.models import gemma_path
 
 
 @pytest.fixture(scope="session")
-def smollm2() -> Tokenizer:
-    try:
-        path = smollm2_path()
-    except DemoModelError as error:
-        pytest.skip(str(error))
-    with open_gguf(path) as file:
+def smollm2_tokenizer(smollm2: Path) -> Tokenizer:
+    with open_gguf(smollm2) as file:
         return Tokenizer.from_metadata(file.metadata)
 
 
@@ -21,6 +18,6 @@ def gemma() -> Tokenizer:
     try:
         path = gemma_path()
     except OSError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"gemma cannot be fetched: {error}")
     with open_gguf(path) as file:
         return Tokenizer.from_metadata(file.metadata)

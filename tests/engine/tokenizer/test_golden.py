@@ -13,7 +13,7 @@ from engine.tokenizer import Tokenizer
 GOLDEN: dict[str, list[dict[str, Any]]] = json.loads(
     (Path(__file__).parents[2] / "golden" / "tokenize.json").read_text()
 )
-FIXTURES = {"SmolLM2-135M-Instruct.Q4_1": "smollm2", "gemma-3-270m-q4_k_m": "gemma"}
+FIXTURES = {"SmolLM2-135M-Instruct.Q4_1": "smollm2_tokenizer", "gemma-3-270m-q4_k_m": "gemma"}
 
 
 @pytest.mark.parametrize("file", GOLDEN)
@@ -25,14 +25,22 @@ def test_ids_are_those_of_llama_cpp(file: str, request: pytest.FixtureRequest) -
         assert tokenizer.decode(ids, render_special=True) == case["text"]
 
 
-def test_smollm2_follows_its_file(smollm2: Tokenizer) -> None:
-    assert smollm2.vocab_size == 49152
-    assert (smollm2.bos_id, smollm2.eos_id) == (1, 2)
-    assert (smollm2.add_bos, smollm2.add_eos, smollm2.add_space_prefix) == (False, False, False)
+def test_smollm2_follows_its_file(smollm2_tokenizer: Tokenizer) -> None:
+    assert smollm2_tokenizer.vocab_size == 49152
+    assert (smollm2_tokenizer.bos_id, smollm2_tokenizer.eos_id) == (1, 2)
+    assert (smollm2_tokenizer.add_bos, smollm2_tokenizer.add_eos, smollm2_tokenizer.add_space_prefix) == (
+        False,
+        False,
+        False,
+    )
     # llama.cpp takes the name of a repository, an infill token, for an end too
-    assert {smollm2.text(i) for i in smollm2.end_ids} == {"<|endoftext|>", "<|im_end|>", "<reponame>"}
-    assert smollm2.chat_template is not None
-    assert smollm2.chat_template.render([{"role": "user", "content": "Hi"}]) == (
+    assert {smollm2_tokenizer.text(i) for i in smollm2_tokenizer.end_ids} == {
+        "<|endoftext|>",
+        "<|im_end|>",
+        "<reponame>",
+    }
+    assert smollm2_tokenizer.chat_template is not None
+    assert smollm2_tokenizer.chat_template.render([{"role": "user", "content": "Hi"}]) == (
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -56,8 +64,8 @@ def test_gemma_follows_its_file(gemma: Tokenizer) -> None:
         | st.sampled_from("\t\n\r")
     )
 )
-def test_both_files_give_every_text_back(smollm2: Tokenizer, gemma: Tokenizer, text: str) -> None:
-    for tokenizer in (smollm2, gemma):
+def test_both_files_give_every_text_back(smollm2_tokenizer: Tokenizer, gemma: Tokenizer, text: str) -> None:
+    for tokenizer in (smollm2_tokenizer, gemma):
         for parse_special in (True, False):
             ids = tokenizer.encode(text, parse_special=parse_special, add_bos=False)
             assert tokenizer.decode(ids, render_special=True) == text

@@ -1,4 +1,3 @@
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +8,10 @@ from engine.worker import EngineWorker
 from server.settings import Settings
 from tests.server.fuzz.exchange import exchange
 from tests.server.live import LiveServer, serving
-
-FULL = os.environ.get("NKAT_FULL") == "1"
-"""500 bodies for each endpoint, other ones each time, instead of 40 that are always the same."""
+from tests.support.environment import FULL
 
 EXAMPLES = 500 if FULL else 40
+"""Bodies for each endpoint. The full run draws others each time, the usual one always the same."""
 
 settings.register_profile(
     "fuzz",

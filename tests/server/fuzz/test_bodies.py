@@ -1,6 +1,6 @@
 """Random bodies for every endpoint that takes one.
 
-NKAT_FULL=1 sends 500 to each instead of 40.
+NKATTEST_FULL=1 sends 500 to each instead of 40.
 """
 
 import pytest

@@ -1,16 +1,15 @@
 """Every kernel compiles for every architecture, spills nothing, and keeps its hot loop short."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.engine.kernels.cuda.aot import Spec, hot_loop, specs
 from tests.engine.kernels.cuda.compiler import Compiler
+from tests.support.environment import FULL
 
 pytestmark = pytest.mark.cuda_aot
 
-FULL = os.environ.get("NKAT_FULL") == "1"
 SHARED_BYTES = {80: 163 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 """What a program may have (CUDA C++ Programming Guide, compute capabilities)."""
 SPECS = specs()
@@ -23,7 +22,7 @@ def compiler() -> Iterator[Compiler]:
 
 
 def wanted_archs(spec: Spec) -> tuple[int, ...]:
-    """All with NKAT_FULL=1; else integers in the cache are compiled for the usual sizes of heads only."""
+    """All with NKATTEST_FULL=1; else integers in the cache are compiled for the usual sizes of heads only."""
     integers, dim = spec.constexprs.get("format", 0) != 0, spec.constexprs.get("key_dim", 128)
     return () if integers and dim not in (64, 128) and not FULL else spec.archs
 

@@ -100,7 +100,7 @@ def test_the_token_of_the_compiled_library(device: torch.device) -> None:
     for row, cut, tail, u in zip(rows, cuts, given_tails, us, strict=True):
         found = HostLogits(row.copy(), scratch).draw(cut, tail, u)
         if found is None:
-            pytest.skip("the compiled library is not built")
+            pytest.skip("the native library is not built")
         expected.append(int(found[0].ids[found[1]]))
     assert len(set(expected)) > 10
     assert drawn(rows, cuts, given_tails, us, device) == expected
