@@ -1,5 +1,7 @@
 """Vectors over HTTP, against the engine's own."""
 
+from __future__ import annotations
+
 import base64
 from array import array
 from typing import Any

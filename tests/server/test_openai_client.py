@@ -1,5 +1,7 @@
 """The official client against a model that can speak."""
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """The official client of OpenAI and tools: with a model that can speak, and with one that calls at will."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal

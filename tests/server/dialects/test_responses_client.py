@@ -1,5 +1,7 @@
 """OpenAI's own client against a live server."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from typing import Any
