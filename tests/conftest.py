@@ -23,8 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
-# Rewriting assertions takes half of the time of collection: keep the result for the other processes and the next
-# run. Servers that tests start keep their bytecode too.
+# Rewriting assertions takes half of the time of collection: keep the result for other processes and the
+# next run. Servers that tests start keep their bytecode too.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -1,4 +1,4 @@
-"""Imports of packages that few tests need and that take a second: executed at the first use of an attribute."""
+"""Imports of packages that few tests need and that take a second: executed at first use of an attribute."""
 
 import sys
 from importlib.util import LazyLoader, find_spec, module_from_spec
