@@ -4,6 +4,7 @@ import signal
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from engine.native import native_kernels
@@ -31,6 +32,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Imports make a million objects that all stay: looking through them takes a third of the time of collection.
 gc.disable()
 
+
+# A slow machine is no fault of the code: no test may fail for the time that an example takes.
+hypothesis.settings.register_profile(
+    "nkat", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("nkat")
 
 for client in ("anthropic", "openai"):
     import_lazily(client)
