@@ -22,12 +22,14 @@ class ThinkingLimit:
         self._thought = 0
         self._tail = ""
         self._left: list[int] = []
+        self._before: list[tuple[bool, int, str, list[int]]] = []
+        """The state in front of each token of the reply."""
         self._enforce()
 
     def push(self, token: int) -> None:
         """Take the next token of the reply in."""
-        if self._left:
-            del self._left[0]
+        self._before.append((self._open, self._thought, self._tail, self._left))
+        self._left = self._left[1:]
         raw = self._tokenizer.piece(token, render_special=True)
         self._tail = (self._tail + raw.decode(errors="replace"))[-2 * self._keep :]
         if self._open:
@@ -41,9 +43,8 @@ class ThinkingLimit:
 
     def take_back(self, count: int) -> None:
         """Forget the last `count` tokens, which led to a banned phrase."""
-        self._thought = max(0, self._thought - count)
-        self._tail = ""
-        self._left = []
+        self._open, self._thought, self._tail, self._left = self._before[-count]
+        del self._before[-count:]
 
     @property
     def forced(self) -> int | None:
@@ -52,4 +53,4 @@ class ThinkingLimit:
 
     def _enforce(self) -> None:
         if self._open and not self._left and self._thought >= self._budget.tokens:
-            self._left = list(self._closing)
+            self._left = self._closing

@@ -142,6 +142,36 @@ def test_tokens_that_go_back_are_no_thoughts(gpt2_tokenizer: Tokenizer) -> None:
     assert it.write("z") == "z" + CLOSING
 
 
+@pytest.mark.parametrize(
+    ("tokens", "before", "gone", "after", "expected"),
+    [
+        (2, "<t", ">", "xyz", "xyz"),
+        (2, "<", "t>a", "abcd", "abcd"),
+        (2, "<t", "x", ">ab", f">ab{CLOSING}"),
+        (5, "<t>a</t", ">", "xy", f"x{CLOSING}y"),
+        (5, "<t>a</t", ">bc", "de", f"d{CLOSING}e"),
+        (5, "<t></", "x", "t>abcdef", "t>abcdef"),
+        (5, "<t>abcd", "e", "", ""),
+    ],
+)
+def test_tags_that_go_back_have_never_been(
+    gpt2_tokenizer: Tokenizer, tokens: int, before: str, gone: str, after: str, expected: str
+) -> None:
+    it = reply(gpt2_tokenizer, tokens)
+    for token in bytes_of(gpt2_tokenizer, before + gone):
+        it.limit.push(token)
+    it.limit.take_back(len(gone))
+    assert it.write(after) == expected
+
+
+def test_a_closing_that_goes_back_is_forced_from_where_it_was(gpt2_tokenizer: Tokenizer) -> None:
+    it = reply(gpt2_tokenizer, 0, "<t>")
+    for token in bytes_of(gpt2_tokenizer, "!!</"):
+        it.limit.push(token)
+    it.limit.take_back(2)
+    assert it.write_forced() == CLOSING[2:]
+
+
 class Writer:
     """Writes a reply into a generation: forced tokens, and others byte by byte."""
 
