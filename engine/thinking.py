@@ -8,7 +8,8 @@ class ThinkingLimit:
     """Counts the tokens of an open thought, and says which tokens close it once they are too many.
 
     Source of the rule: KoboldCpp's reasoning budget. Tags are looked for in the text, since most
-    vocabularies write them with several tokens.
+    vocabularies write them with several tokens. A closing that another token interrupts, because a grammar
+    or a ban does not let it go on, begins again.
     """
 
     def __init__(self, budget: ThinkingBudget, tokenizer: Tokenizer, prompt: list[int]) -> None:
@@ -29,7 +30,7 @@ class ThinkingLimit:
     def push(self, token: int) -> None:
         """Take the next token of the reply in."""
         self._before.append((self._open, self._thought, self._tail, self._left))
-        self._left = self._left[1:]
+        self._left = self._left[1:] if self._left[:1] == [token] else []
         raw = self._tokenizer.piece(token, render_special=True)
         self._tail = (self._tail + raw.decode(errors="replace"))[-2 * self._keep :]
         if self._open:

@@ -13,7 +13,7 @@ from engine.grammar import GrammarCompiler
 from engine.sampling import Draw
 from engine.thinking import ThinkingLimit
 from engine.tokenizer import Tokenizer
-from engine.types import ThinkingBudget
+from engine.types import GbnfGrammar, Tag, TaggedGrammar, ThinkingBudget
 from tests.engine.driving import request, run
 
 CLOSING = "!!</t>OK"
@@ -172,6 +172,20 @@ def test_a_closing_that_goes_back_is_forced_from_where_it_was(gpt2_tokenizer: To
     assert it.write_forced() == CLOSING[2:]
 
 
+def test_a_closing_that_another_token_interrupts_begins_again(gpt2_tokenizer: Tokenizer) -> None:
+    it = reply(gpt2_tokenizer, 0, "<t>")
+    for token in bytes_of(gpt2_tokenizer, "!!x"):
+        it.limit.push(token)
+    assert it.write_forced() == CLOSING
+
+
+def test_the_rest_of_a_closing_behind_the_end_is_not_repeated(gpt2_tokenizer: Tokenizer) -> None:
+    it = reply(gpt2_tokenizer, 0, "<t>")
+    for token in bytes_of(gpt2_tokenizer, "!!</t>x"):
+        it.limit.push(token)
+    assert it.limit.forced is None
+
+
 class Writer:
     """Writes a reply into a generation: forced tokens, and others byte by byte."""
 
@@ -205,6 +219,24 @@ class Writer:
             self.generation.accept(Draw(bytes_of(self.tokenizer, forced)[0]))
             written += forced
         return written
+
+
+def test_a_grammar_goes_before_the_closing(gpt2_tokenizer: Tokenizer) -> None:
+    """Where it does not let the closing go on, the model writes, and the closing is then written whole."""
+    grammar = GbnfGrammar('root ::= [a-z]{4} "!" "\\"" "!!</t>OK" "end"')
+    it = Writer(gpt2_tokenizer, budget(2), grammar=grammar)
+    it.write("abcd")
+    assert it.write_forced() == "!"
+    # the neighbour of the token that would be forced
+    it.write('"')
+    assert it.write_forced() == CLOSING
+
+
+def test_a_call_in_a_thought_is_finished_first(gpt2_tokenizer: Tokenizer) -> None:
+    tags = TaggedGrammar("<call>", (Tag("<call>f:", '{"type": "boolean"}', "</call>"),))
+    it = Writer(gpt2_tokenizer, budget(8), grammar=tags)
+    it.write("a<call>f:true</call>")
+    assert it.write_forced() == CLOSING
 
 
 def test_thoughts_that_hold_a_banned_phrase_do_not_count(gpt2_tokenizer: Tokenizer) -> None:
