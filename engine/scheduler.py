@@ -182,7 +182,8 @@ class Scheduler:
         if match is not None:
             self._moves.append(match.move(sequence.block_table, self.blocks.block_size))
             shifted = len(match.sources)
-        if sequence.generated == 0:
+        if not sequence.admitted:
+            sequence.admitted = True
             sequence.cached_tokens = cached + shifted
             self.counters.prompt_tokens_cached += cached
             self.counters.prompt_tokens_shifted += shifted

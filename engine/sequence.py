@@ -50,6 +50,8 @@ class Sequence:
     computed, they count as computed, too. None: there are no such tokens."""
     anew: bool = False
     """Whether every token goes through the model, cached or not, since its hidden state is wanted."""
+    admitted: bool = False
+    """Whether it has started once: what it finds in the cache after a preemption may be its own."""
     cached_tokens: int = 0
     """Prompt tokens found in the KV cache when the sequence first started, shifted ones included."""
     started_at: float | None = None

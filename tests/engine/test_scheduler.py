@@ -180,6 +180,26 @@ def test_cached_tokens_are_those_of_the_first_start() -> None:
     assert it.counters.prompt_tokens_cached == 8
 
 
+@pytest.mark.parametrize(("prompt", "max_tokens", "cached"), [(40, 1, 8), (7, 35, 4)])
+def test_what_a_preempted_sequence_finds_of_its_own_was_not_cached(
+    prompt: int, max_tokens: int, cached: int
+) -> None:
+    it = scheduler(blocks=12, budget=8)
+    it.add(sequence("b", 9, max_tokens=1))
+    while it.has_work:
+        step(it)
+    it.add(sequence("a", 5, max_tokens=35))
+    it.add(young := sequence("b", prompt, max_tokens))
+    while not it.counters.preemptions:
+        step(it)
+    assert young.state is SequenceState.WAITING
+    assert (young.generated > 0) == (prompt == 7)
+    it.finish(it.running[0])
+    assert shape(step(it))[0][1] > 8, "it finds its own tokens"
+    assert young.cached_tokens == cached
+    assert it.counters.prompt_tokens_cached == cached
+
+
 @dataclass(frozen=True)
 class Job:
     prompt: int
