@@ -142,6 +142,22 @@ def test_a_restart_computes_everything_again_in_the_same_order() -> None:
     assert it.counters.preemptions == 0
 
 
+def test_nobody_is_let_in_where_somebody_had_to_go() -> None:
+    """One that takes nothing from the cache would fit again with its first chunk."""
+    it = scheduler(blocks=6, budget=12)
+    it.add(sequence("a", 8))
+    step(it)
+    it.add(young := sequence("b", 40))
+    young.anew = True
+    assert shape(step(it)) == [("a", 8, 1), ("b", 0, 11)]
+    assert it.blocks.num_free == 0
+    assert shape(step(it)) == [("a", 9, 1)]
+    assert it.counters.preemptions == 1
+    assert list(it.waiting) == [young]
+    assert it.blocks.num_free == 3
+    assert shape(step(it)) == [("a", 10, 1), ("b", 0, 11)]
+
+
 def test_two_that_fill_the_cache_do_not_chase_each_other_out() -> None:
     it = scheduler(blocks=16, budget=8)
     for name in "ab":
