@@ -147,14 +147,15 @@ def test_a_step_is_under_way_when_tokens_are_told(tiny_model: Path) -> None:
 
 def test_an_abort_leaves_the_others_alone(tiny_model: Path) -> None:
     found = []
+    # other settings than these are drawn on the host
+    sampling = SamplingParams(top_k=40, seed=3)
     for engine in both(tiny_model):
         replies = {"gone": Reply(), "stays": Reply()}
         for name in replies:
-            engine.add(
-                engine.prepare(request(name, range(3, 12), 12, SamplingParams(seed=3), ignore_eos=True))
-            )
+            engine.add(engine.prepare(request(name, range(3, 12), 12, sampling, ignore_eos=True)))
         for _ in range(4):
             step(engine, replies)
+        assert (engine._flight is not None) == engine.kernels.draws
         engine.abort("gone")
         drain(engine, replies)
         assert len(replies["gone"].tokens) == 4
@@ -178,13 +179,15 @@ def test_an_embedding_comes_between(tiny_model: Path) -> None:
 
 def test_theta_that_is_switched_counts_from_the_next_token_on(tiny_model: Path, tmp_path: Path) -> None:
     star_model, _ = write_star_model(tmp_path / "star.nkat", tiny_model)
+    sampling = SamplingParams(top_k=40, seed=5)
     found = []
     for engine in both(star_model):
         replies = {"x": Reply()}
-        engine.add(engine.prepare(request("x", range(3, 9), 16, SamplingParams(seed=5), ignore_eos=True)))
+        engine.add(engine.prepare(request("x", range(3, 9), 16, sampling, ignore_eos=True)))
         for enabled in (False, True):
             for _ in range(4):
                 step(engine, replies)
+            assert (engine._flight is not None) == engine.kernels.draws
             engine.set_theta(enabled=enabled, gamma=0.9)
         drain(engine, replies)
         found.append(replies["x"].tokens)
