@@ -75,7 +75,7 @@ def test_a_vector_is_that_of_the_definition(kernels: str, pooling: Pooling, tmp_
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("kernels", FASTEST_AND_REFERENCE)
-@pytest.mark.parametrize("budget", [16, 37])
+@pytest.mark.parametrize("budget", [16, 37, 199])
 def test_chunks_give_what_the_whole_gives(
     tiny_model: Path, budget: int, kernels: str, pooling: Pooling
 ) -> None:
@@ -214,6 +214,36 @@ def test_abort(engine: Engine, steps: int) -> None:
     assert found["c"].vector == engine.embed(list(ids(3))).vector
 
 
+def test_an_input_that_gave_way_is_aborted(tiny_model: Path) -> None:
+    engine = load(tiny_model, kv_tokens=256, token_budget=48)
+    replies = {"g": Reply()}
+    engine.add(engine.prepare(request("g", ids(20, seed=3), 70, ignore_eos=True)))
+    for _ in range(20):
+        step(engine, replies)
+    add(engine, "e", ids(250))
+    add(engine, "next", ids(9))
+    while not engine.snapshot().preemptions:
+        step(engine, replies)
+    assert engine.snapshot().waiting == 1
+    engine.abort("e")
+    assert engine.snapshot().waiting == 0
+    found = serve(engine, replies)
+    assert found["e"] == Embedding("e", 250, None)
+    assert found["next"].vector is not None
+    assert len(replies["g"].tokens) == 70
+
+
+def test_an_abort_of_a_generation_leaves_the_input_alone(engine: Engine) -> None:
+    replies = {"g": Reply()}
+    add(engine, "e", ids(60))
+    engine.add(engine.prepare(request("g", ids(5), 12, ignore_eos=True)))
+    step(engine, replies)
+    engine.abort("g")
+    found = serve(engine, replies)
+    assert replies["g"].finish is FinishReason.ABORT
+    assert found["e"].vector == engine.embed(list(ids(60))).vector
+
+
 def test_an_id_may_not_come_twice_at_once(engine: Engine) -> None:
     for name in ("first", "second"):
         add(engine, name, ids(3))
@@ -272,6 +302,15 @@ def test_cuts_do_not_matter(length: int, cuts: list[int], pooling: Pooling, seed
     assert pooled(states, cuts, pooling) == whole
     expected = states.astype(np.float64).mean(0) if pooling == "mean" else states[-1].astype(np.float64)
     np.testing.assert_allclose(vector(whole), expected / np.linalg.norm(expected), atol=1e-7)
+
+
+@pytest.mark.parametrize("left", [1, 2])
+def test_a_chunk_in_front_of_the_last_token_has_nothing_to_pool(left: int) -> None:
+    queue = EmbeddingQueue()
+    queue.add(EmbeddingRequest("x", ids(50), "last"))
+    queue.start()
+    assert list(queue.rows(20, 30 - left)) == []
+    assert list(queue.rows(50 - left, left)) == [left - 1]
 
 
 def test_states_without_a_direction_or_without_end() -> None:
