@@ -119,6 +119,21 @@ def test_render_special_shows_it(gpt2_tokenizer: Tokenizer) -> None:
     assert push(out, [BOS, EOS]) == ("<|im_start|><|im_end|>", FinishReason.EOS)
 
 
+@pytest.mark.parametrize(
+    ("stop", "trimmed"),
+    [("<|im_end|>", "ab"), ("b<|im", "a"), ("end|>", "ab<|im_"), ("<|im_end|>x", "ab<|im_end|>")],
+)
+def test_an_end_token_that_a_stop_string_is_in_is_the_end(
+    gpt2_tokenizer: Tokenizer, stop: str, trimmed: str
+) -> None:
+    """End tokens come before stop strings; the text is cut as for a stop string all the same."""
+    ids = [*tokens(gpt2_tokenizer, "ab"), EOS]
+    for trim, expected in ((True, trimmed), (False, "ab<|im_end|>")):
+        out = output(gpt2_tokenizer, stop, trim_stop=trim, render_special=True)
+        assert push(out, ids) == (expected, FinishReason.EOS)
+    assert push(output(gpt2_tokenizer, stop), ids) == ("ab", FinishReason.EOS)
+
+
 @pytest.mark.parametrize("ignore_eos", [False, True])
 def test_a_special_token_as_a_stop_string(gpt2_tokenizer: Tokenizer, ignore_eos: bool) -> None:
     out = output(gpt2_tokenizer, "<|im_start|>", "<|im_end|>", ignore_eos=ignore_eos)
@@ -206,6 +221,14 @@ def test_only_the_tokens_that_hold_the_phrase_go(gpt2_tokenizer: Tokenizer) -> N
         ("a", 0), (" ", 0), ("", 0), ("", 0), ("", 3),
     ]  # fmt: skip
     assert push(out, tokens(gpt2_tokenizer, "bud")) == ("bud", None)
+
+
+@pytest.mark.parametrize("phrase", ["bad", "BAD", "bAd"])
+@pytest.mark.parametrize("text", ["ba", "BA", "Ba"])
+def test_beginnings_are_held_back_in_whatever_case(gpt2_tokenizer: Tokenizer, phrase: str, text: str) -> None:
+    out = output(gpt2_tokenizer, banned_phrases=(phrase,))
+    assert push(out, tokens(gpt2_tokenizer, text)) == ("", None)
+    assert rest(out) == text
 
 
 def test_a_token_that_may_go_back_is_held_as_a_whole(gpt2_tokenizer: Tokenizer) -> None:
