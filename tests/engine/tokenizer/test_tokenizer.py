@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from engine.errors import RequestError
 from engine.tokenizer import Tokenizer
+from engine.tokenizer.pretokenizers import PRE_TOKENIZERS
 from tests.engine.tokenizer.vocabularies import CONTROL, Metadata, byte_pairs, sentence_pieces
 
 BYTE_PAIRS = Tokenizer.from_metadata(byte_pairs())
@@ -68,6 +69,23 @@ def test_bos_follows_file_and_argument_and_is_never_doubled(make: Callable[..., 
     # the name of the token in plain text is no BOS
     assert adds.encode(adds.text(bos), parse_special=False)[0] == bos
     assert adds.encode("") == [bos]
+
+
+def test_files_that_do_not_speak_of_bos_follow_their_family() -> None:
+    assert SENTENCE_PIECES.add_bos
+    assert SENTENCE_PIECES.encode("he")[0] == SENTENCE_PIECES.bos_id
+    by_family = {pre: Tokenizer.from_metadata(byte_pairs(pre=pre)).add_bos for pre in PRE_TOKENIZERS}
+    assert {pre for pre, adds in by_family.items() if adds} == {
+        *("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
+        *("jina-v5-nano", "tekken"),
+    }
+    assert not Tokenizer.from_metadata(byte_pairs(pre=None)).add_bos
+
+
+@pytest.mark.parametrize("says", [True, False])
+@pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe"])
+def test_a_file_that_speaks_of_bos_is_followed(pre: str, says: bool) -> None:
+    assert Tokenizer.from_metadata(byte_pairs(pre=pre, add_bos_token=says)).add_bos is says
 
 
 def test_pieces_of_every_type() -> None:
