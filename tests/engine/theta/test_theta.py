@@ -65,6 +65,14 @@ def test_what_the_file_says_is_read(tmp_path: Path) -> None:
     factors.check(X, (M, N), RANK)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_gamma_may_be_0_and_1(tmp_path: Path, gamma: float) -> None:
+    with open_gguf(write(tmp_path / "model.nkat", {"nkat.theta.gamma": gamma})) as file:
+        theta = open_theta(file)
+    assert theta is not None
+    assert theta.gamma == gamma
+
+
 def test_a_model_without_theta_has_none(tmp_path: Path) -> None:
     with open_gguf(write_gguf(tmp_path / "model.gguf", {}, MODEL)) as file:
         assert open_theta(file) is None
