@@ -9,20 +9,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converter.writer import write_nkat
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import ConfigError
-from engine.gguf import GGMLType
+from engine.gguf import GGMLType, open_gguf
 from engine.kernels import Correction, Kernels, Weight
 from engine.kernels.reference import ReferenceKernels
 from engine.theta import Theta
+from engine.types import ThetaStatus
 from engine.worker import EngineWorker
+from tests.converter.thetas import random_theta
 from tests.engine.driving import Reply, drain, request, run, step
 from tests.engine.models.numpy_llama import NumpyLlama
 from tests.engine.test_worker import submit
 from tests.support.gguf_files import random_tensor, write_llama
 from tests.support.kernels import ALL
-from tests.support.stars import write_star_model
+from tests.support.stars import block_matrices, write_star_model
 
 IDS = [5, 17, 99, 3, 3, 200, 41, 7, 120, 64, 9, 250]
 PROMPT = [7 * number % 250 for number in range(60)]
@@ -73,6 +76,19 @@ def test_off_and_gamma_0_are_the_baseline_bit_for_bit(base: Path, model: tuple[P
     assert torch.equal(engine.log_likelihoods(IDS, 1), baseline)
     assert torch.equal(load(model[0], theta=False).log_likelihoods(IDS, 1), baseline)
     assert torch.equal(load(model[0], gamma=0.0).log_likelihoods(IDS, 1), baseline)
+
+
+def test_gamma_0_of_the_file_is_no_missing_gamma(base: Path, tmp_path: Path) -> None:
+    with open_gguf(base) as file:
+        theta = random_theta(file, block_matrices(base), gamma=0.0)
+        write_nkat(file, theta, tmp_path / "zero.nkat")
+    engine = load(tmp_path / "zero.nkat")
+    assert engine.star is not None
+    assert engine.star.gamma == 0
+    assert torch.equal(engine.log_likelihoods(IDS, 1), load(base).log_likelihoods(IDS, 1))
+    asked = load(tmp_path / "zero.nkat", gamma=0.3)
+    assert asked.star is not None
+    assert asked.star.gamma == 0.3
 
 
 def test_theta_is_no_part_of_what_the_model_is(base: Path, model: tuple[Path, Theta]) -> None:
@@ -140,6 +156,20 @@ def test_what_cannot_be_switched(base: Path, model: tuple[Path, Theta]) -> None:
     for gamma in (-0.1, 1.1, float("nan")):
         with pytest.raises(ConfigError, match="between 0 and 1"):
             load(model[0]).set_theta(gamma=gamma)
+
+
+def test_the_worker_tells_of_theta_as_it_was_asked_for(model: tuple[Path, Theta]) -> None:
+    worker = EngineWorker(load(model[0]))
+    try:
+        assert worker.theta == ThetaStatus(enabled=True, gamma=0.97, rank=4)
+        worker.set_theta(gamma=0.0)
+        assert worker.theta == ThetaStatus(enabled=True, gamma=0.0, rank=4)
+        worker.set_theta(enabled=False)
+        assert worker.theta == ThetaStatus(enabled=False, gamma=0.0, rank=4)
+        worker.set_theta(enabled=True, gamma=1.0)
+        assert worker.theta == ThetaStatus(enabled=True, gamma=1.0, rank=4)
+    finally:
+        worker.close()
 
 
 def test_the_worker_switches_between_requests(base: Path, model: tuple[Path, Theta]) -> None:
