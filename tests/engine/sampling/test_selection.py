@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.sampling.random import MersenneTwister
+from engine.sampling.selection import _draw
 from engine.sampling.sequence_sampler import SequenceSampler
+from engine.sampling.xtc import exclude_top_choices
 from engine.types import Sampler, SamplingParams
 from tests.engine.sampling import oracle
-from tests.engine.sampling.rows import host, request, selected
+from tests.engine.sampling.rows import candidates_of, host, request, selected
 
 VOCABULARY = 30
 TOKENS = 6
@@ -107,6 +110,38 @@ def test_xtc_token_by_token(seed: int, probability: float) -> None:
         assert token == oracle.drawn(pairs, stream.double())
 
 
+@pytest.mark.parametrize(("threshold", "lowered"), [(0.25, 3), (0.25 + 1e-9, 0), (0.25 - 1e-9, 3), (0.0, 3)])
+def test_a_token_exactly_at_the_threshold_is_a_top_choice(threshold: float, lowered: int) -> None:
+    """KoboldCpp looks for the first one below it."""
+    found = exclude_top_choices(threshold)(candidates_of([0.0] * 4))
+    assert sorted(found.logits.tolist()) == [-999.0] * lowered + [0.0] * (4 - lowered)
+    # the last in order is spared
+    assert (found.ids[0] == 3) == (lowered > 0)
+
+
+def test_two_top_choices_are_enough_and_one_is_not() -> None:
+    two = exclude_top_choices(0.4)(candidates_of([2.0, 2.0, 0.0]))
+    assert dict(zip(two.ids.tolist(), two.logits.tolist(), strict=True)) == {1: 2.0, 2: 0.0, 0: -997.0}
+    one = exclude_top_choices(0.4)(candidates_of([2.0, 1.0, 0.0]))
+    assert one.logits.tolist() == [2.0, 1.0, 0.0]
+
+
+def test_xtc_of_half_is_on() -> None:
+    params = SamplingParams(xtc_threshold=0.5, xtc_probability=1.0, seed=1)
+    token, found = selected(SequenceSampler(request(params)), host([0.0, 0.0]), [1])
+    assert (token, found) == (1, {1: 1.0, 0: 0.0})
+
+
+def test_a_number_that_just_meets_the_probability_of_xtc_leaves_it_out() -> None:
+    drawn = MersenneTwister(7).single()
+    for probability, expected in (
+        (drawn, {0: 0.5, 1: 0.5}),
+        (math.nextafter(drawn, 1), {1: 1.0, 0: 0.0}),
+    ):
+        params = SamplingParams(xtc_threshold=0.1, xtc_probability=probability, seed=7)
+        assert selected(SequenceSampler(request(params)), host([0.0, 0.0]), [1])[1] == expected
+
+
 def test_xtc_comes_last_and_spares_the_least_likely_choice() -> None:
     logits = [3.0, 2.9, 2.8, -1.0]
     params = SamplingParams(xtc_probability=1.0, xtc_threshold=0.1, top_k=3, seed=1)
@@ -160,6 +195,18 @@ def test_mirostat_token_by_token(version: int, seed: int) -> None:
         mu -= eta * (-math.log2(p) - tau)
         assert sampler.selector.mirostat is not None
         assert sampler.selector.mirostat.mu == pytest.approx(mu, abs=1e-4)
+
+
+@pytest.mark.parametrize(("tau", "kept"), [(0.5, 2), (0.5 - 1e-9, 1)])
+def test_mirostat_2_keeps_who_is_exactly_as_surprising_as_allowed(tau: float, kept: int) -> None:
+    params = SamplingParams(mirostat=2, mirostat_tau=tau, seed=1)
+    _, found = selected(SequenceSampler(request(params)), host([0.0, 0.0]), [1])
+    assert len(found) == kept
+
+
+@pytest.mark.parametrize(("u", "index"), [(0.0, 0), (0.5, 1), (0.5 + 1e-9, 2), (1 - 2**-53, 3)])
+def test_a_number_that_a_sum_just_reaches_is_that_token_s(u: float, index: int) -> None:
+    assert _draw(candidates_of([0.0] * 4), u) == index
 
 
 def test_mirostat_1_looks_at_the_first_hundred_candidates() -> None:

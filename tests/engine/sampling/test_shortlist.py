@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.native import open_library
-from engine.native.shortlist import MOST_WANTED, shortlist
+from engine.native.shortlist import MOST_WANTED, Tail, draw, shortlist
 from engine.sampling.chain import compile_chain
 from engine.sampling.sequence_sampler import SequenceSampler
+from engine.sampling.truncation import min_p_distance
 from engine.types import Sampler, SamplingParams
 from tests.engine.sampling.rows import host, request, selected
 
@@ -81,6 +82,33 @@ def test_one_call_draws_as_the_steps_do(fields: dict[str, Any], row: list[float]
     else:
         assert len(at_once[1].keys() ^ step_by_step[1].keys()) == 1
         assert 0 < params.top_p < 1
+
+
+@pytest.mark.parametrize(
+    ("tail", "u", "kept", "drawn"),
+    [
+        (Tail(top_p=0.5), 0.5, 2, 0),
+        (Tail(top_p=0.5 + 1e-9), 0.5, 3, 1),
+        (Tail(top_p=0.5 - 1e-9), 0.99, 2, 1),
+        (Tail(), 0.5, 4, 1),
+        (Tail(), 0.5 + 1e-9, 4, 2),
+        (Tail(), 0.0, 4, 0),
+        (Tail(), 1 - 2**-53, 4, 3),
+    ],
+)
+def test_exactly_at_the_limit(tail: Tail, u: float, kept: int, drawn: int) -> None:
+    found = draw(np.zeros(4, np.float32), 1e30, 4, tail, u)
+    assert found is not None
+    assert (len(found[0]), found[2]) == (kept, drawn)
+
+
+def test_exactly_at_the_distance() -> None:
+    distance = min_p_distance(0.25)
+    least = np.float32(3) - distance
+    values = np.array([3.0, least, np.nextafter(least, np.float32(-9))], np.float32)
+    found = draw(values, 1e30, 3, Tail(distance=float(distance)), 0.0)
+    assert found is not None
+    assert found[0].tolist() == [0, 1]
 
 
 HOT_FIRST = (Sampler.TOP_K, Sampler.TEMPERATURE, Sampler.TOP_P)

@@ -1,5 +1,6 @@
 """Each truncation against its definition, over random logits, and where its limits lie."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from engine.sampling.truncation import (
     Step,
     min_p,
+    min_p_distance,
     nsigma,
     tail_free,
     top_a,
@@ -51,6 +53,40 @@ def test_definition(step: Step, name: Sampler, fields: dict[str, Any], logits: l
 
 def test_top_p_just_over_the_sum_keeps_everything() -> None:
     assert len(top_p(1 + 1e-9)(candidates_of([0.0] * 7)).ids) == 7
+
+
+FLAT = [0.0] * 4
+"""Probabilities of exactly a quarter."""
+OVER, UNDER = 1 + 1e-9, 1 - 1e-9
+LN_4 = float(min_p_distance(0.25))
+LIMITS: list[tuple[str, Callable[[float], Step], float, list[float], tuple[int, int, int]]] = [
+    # the one that reaches the sum is the last
+    ("top_p", top_p, 0.5, FLAT, (2, 2, 3)),
+    # the one that exceeds it is the last
+    ("typical", typical, 0.5, FLAT, (2, 3, 3)),
+    # the one that exceeds it is the first to go: four shares of a quarter
+    ("tail_free", tail_free, 0.5, [0.0] * 6, (1, 2, 2)),
+    # who just meets the limit stays
+    ("top_a", top_a, 4.0, FLAT, (4, 4, 1)),
+    ("nsigma", nsigma, 2.0, [1.0, -1.0], (1, 2, 2)),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "limit", "logits", "kept"), [case[1:] for case in LIMITS], ids=[case[0] for case in LIMITS]
+)
+def test_exactly_at_the_limit(
+    make: Callable[[float], Step], limit: float, logits: list[float], kept: tuple[int, int, int]
+) -> None:
+    found = [len(make(limit * near)(candidates_of(logits)).ids) for near in (UNDER, 1, OVER)]
+    assert found == list(kept)
+
+
+def test_exactly_at_the_distance_of_min_p() -> None:
+    least = np.float32(3) - np.float32(LN_4)
+    below = np.nextafter(least, np.float32(-9))
+    assert len(min_p(0.25)(candidates_of([3.0, least, below])).ids) == 2
+    assert len(min_p(1.0)(candidates_of([3.0, 3.0, np.nextafter(np.float32(3), np.float32(0))])).ids) == 2
 
 
 @pytest.mark.parametrize("step", [case[0] for case in CASES])

@@ -63,6 +63,16 @@ def test_best_within_a_distance(make: Make, values: list[float], count: int, wit
     assert listed(make(values).best(count, within)())[1] == expected
 
 
+@both
+@pytest.mark.parametrize("count", [2, 3])
+def test_exactly_at_the_distance(make: Make, count: int) -> None:
+    within = np.float32(1.3)
+    least = np.float32(3) - within
+    below = np.nextafter(least, np.float32(-9))
+    found = make([float(least), 3.0, float(below), -1.0]).best(count, float(within))()
+    assert listed(found)[0] == [1, 0]
+
+
 @pytest.mark.parametrize("count", [2, 100, 3000])
 @pytest.mark.parametrize("size", [999, 1024, 50_021])
 def test_best_of_many(count: int, size: int) -> None:
