@@ -17,7 +17,7 @@ from engine.engine import Engine
 from engine.errors import ConfigError, ModelFileError
 from engine.sampling import Draw, Row, Sampler
 from engine.tokenizer import Tokenizer
-from engine.types import FinishReason, GenerationRequest, SamplingParams
+from engine.types import FinishReason, GenerationRequest, SamplingParams, Usage
 from tests.engine.driving import GREEDY, Reply, drain, request, run, step
 from tests.support.kernels import ALL
 
@@ -207,6 +207,61 @@ def test_abort_at_any_step(tiny_model: Path, steps: int) -> None:
     assert (replies["a"].finish, len(replies["a"].tokens)) == (FinishReason.LENGTH, 40)
     assert engine.snapshot().requests_aborted == 2
     assert engine.snapshot().requests_finished == 1
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_requests_of_one_call_are_aborted_each_for_itself(tiny_model: Path, steps: int) -> None:
+    """They begin with the same blocks, and more of them come than may run at once."""
+    engine = load(tiny_model, token_budget=32, max_sequences=2)
+    sampling = SamplingParams(temperature=1.5, seed=3)
+    given = [request(str(n), [5] * 50, 30, replace(sampling, seed=n), ignore_eos=True) for n in range(1, 5)]
+    expected = run(load(tiny_model), given)["3"]
+    replies = {one.request_id: Reply() for one in given}
+    for one in given:
+        engine.add(engine.prepare(one))
+    for _ in range(steps):
+        step(engine, replies)
+    for name in "124":
+        engine.abort(name)
+        engine.check_integrity()
+    drain(engine, replies)
+    assert [replies[name].finish for name in "124"] == [FinishReason.ABORT] * 3
+    assert replies["3"].tokens == expected.tokens
+    assert engine.snapshot().requests_aborted == 3
+    for name in replies:
+        with pytest.raises(KeyError):
+            engine._sampler.seed(name)
+
+
+def test_a_preempted_request_that_is_aborted_has_what_it_made(tiny_model: Path) -> None:
+    requests = [request(name, [ord(name)] * 60, 120, ignore_eos=True) for name in "abc"]
+    expected = run(load(tiny_model), requests)
+    engine = load(tiny_model, kv_tokens=16 * 17)
+    replies = {one.request_id: Reply() for one in requests}
+    for one in requests:
+        engine.add(engine.prepare(one))
+    while not engine.snapshot().preemptions:
+        step(engine, replies)
+    (waiting,) = engine._scheduler.waiting
+    made = waiting.generated
+    assert made > 0
+    engine.abort(waiting.id)
+    engine.check_integrity()
+    assert engine.snapshot().waiting == 0
+    drain(engine, replies)
+    for name, reply in replies.items():
+        aborted = name == waiting.id
+        assert reply.finish is (FinishReason.ABORT if aborted else FinishReason.LENGTH)
+        assert reply.tokens == expected[name].tokens[: made if aborted else 120]
+        assert reply.usage is not None
+        assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (60, len(reply.tokens))
+
+
+def test_usage_of_what_never_ran(engine: Engine) -> None:
+    engine.add(engine.prepare(request("x", [5] * 100, 40)))
+    engine.abort("x")
+    (event,) = engine.step()
+    assert event.usage == Usage(100, 0, seed=1)
 
 
 def test_blocks_are_free_as_soon_as_abort_returns(engine: Engine) -> None:

@@ -9,6 +9,7 @@ from queue import Queue
 import pytest
 
 from engine.config import EngineConfig
+from engine.embedding import Embedding, EmbeddingRequest
 from engine.engine import Engine
 from engine.errors import EngineDeadError, ModelFileError, RequestError
 from engine.types import Event, FinishReason, GenerationRequest, TokenPrompt
@@ -106,6 +107,75 @@ def test_abort(worker: EngineWorker) -> None:
     worker.abort("x")
     worker.abort("never heard of")
     assert submit(worker, request("z", [9], 2)).all()[-1].finish is not None
+
+
+class HeldEngine(Engine):
+    """Begins a step only when it may."""
+
+    stepping: threading.Event
+    may_step: threading.Event
+
+    def step(self) -> list[Event]:
+        self.stepping.set()
+        assert self.may_step.wait(SECONDS)
+        return super().step()
+
+
+@pytest.fixture
+def held(tiny_model: Path) -> Iterator[tuple[EngineWorker, HeldEngine]]:
+    """A worker whose engine holds on in its first step, with a request under way."""
+    engine = HeldEngine.load(config(tiny_model))
+    engine.stepping, engine.may_step = threading.Event(), threading.Event()
+    worker = EngineWorker(engine)
+    yield worker, engine
+    engine.may_step.set()
+    worker.close()
+
+
+def test_what_is_aborted_before_it_is_taken_in_is_answered_and_never_runs(
+    held: tuple[EngineWorker, HeldEngine],
+) -> None:
+    worker, engine = held
+    other = submit(worker, request("other", [9], 3, ignore_eos=True))
+    assert engine.stepping.wait(SECONDS)
+    call = [submit(worker, request(str(number), [5] * 50, 3)) for number in range(3)]
+    for number in range(3):
+        worker.abort(str(number))
+    after = submit(worker, request("after", [7], 2, ignore_eos=True))
+    engine.may_step.set()
+    for number, listener in enumerate(call):
+        (event,) = listener.all()
+        assert (event.request_id, event.finish, event.token_ids) == (str(number), FinishReason.ABORT, ())
+        assert event.usage is not None
+        assert event.usage.completion_tokens == 0
+    assert other.all()[-1].finish is after.all()[-1].finish is FinishReason.LENGTH
+    assert all(listener.silent for listener in call)
+    assert worker.snapshot().prompt_tokens_computed == 2
+    assert worker.snapshot().requests_aborted == 3
+
+
+def test_an_abort_that_comes_before_its_request_is_none(worker: EngineWorker) -> None:
+    prepared = worker.prepare(request("x", [5], 3, ignore_eos=True))
+    worker.abort("x")
+    listener = Listener()
+    worker.submit(prepared, listener)
+    assert listener.all()[-1].finish is FinishReason.LENGTH
+
+
+def test_an_input_that_is_aborted_before_it_is_taken_in_is_answered_and_never_runs(
+    held: tuple[EngineWorker, HeldEngine],
+) -> None:
+    worker, engine = held
+    other = submit(worker, request("other", [9], 3, ignore_eos=True))
+    assert engine.stepping.wait(SECONDS)
+    answers: Queue[Embedding] = Queue()
+    worker.submit_embedding(worker.prepare_embedding(EmbeddingRequest("e", (5,) * 50)), answers.put)
+    worker.abort("e")
+    engine.may_step.set()
+    assert answers.get(timeout=SECONDS) == Embedding("e", 50, None)
+    other.all()
+    assert answers.empty()
+    assert worker.snapshot().embedding_tokens_computed == 0
 
 
 def test_close_tells_those_under_way_and_those_after(worker: EngineWorker) -> None:
