@@ -19,15 +19,22 @@ BLOCK = 16
 
 
 def scheduler(
-    blocks: int = 256, *, block_size: int = BLOCK, least: int = 200, shift: bool = True, budget: int = 4096
+    blocks: int = 256,
+    *,
+    block_size: int = BLOCK,
+    least: int | None = None,
+    shift: bool = True,
+    budget: int = 4096,
 ) -> Scheduler:
+    """`least` None: the engine's own figure, 200."""
     manager = BlockManager(blocks, block_size)
+    finder = ContextShift(manager) if least is None else ContextShift(manager, least=least)
     return Scheduler(
         manager,
         max_sequences=4,
         token_budget=budget,
         counters=Counters(),
-        shift=ContextShift(manager, least=least) if shift else None,
+        shift=finder if shift else None,
     )
 
 
@@ -108,6 +115,7 @@ def test_the_beginning_alone_is_enough_of_a_prefix() -> None:
         (SYSTEM + OLD + LATER, SYSTEM + ids(5, 400)),
         (SYSTEM + OLD + LATER, SYSTEM + NEW + LATER),
         (SYSTEM + LATER, SYSTEM + OLD + LATER),
+        ([7, *NEW[:3], *LATER], [8, *NEW[:3], *LATER, *NEW]),
     ],
     ids=[
         "short from the front",
@@ -117,6 +125,7 @@ def test_the_beginning_alone_is_enough_of_a_prefix() -> None:
         "other text",
         "text in front",
         "inserted",
+        "replaced in front",
     ],
 )
 def test_nothing_is_moved(before: list[int], now: list[int]) -> None:
@@ -173,6 +182,74 @@ def test_two_hundred_are_enough() -> None:
     serve(it, SYSTEM + OLD + LATER[:200])
     one, _, _ = serve(it, SYSTEM + LATER[:200] + NEW)
     assert one.cached_tokens == 300
+
+
+@pytest.mark.parametrize(("length", "found"), [(9, 0), (10, 10), (11, 11)])
+def test_a_past_of_the_least_length_is_worth_it(length: int, found: int) -> None:
+    """It is shorter than a block, and hence nobody's prefix."""
+    it = scheduler(least=10)
+    serve(it, OLD[:length])
+    one, _, _ = serve(it, OLD[:length] + NEW)
+    assert (one.cached_tokens, it.counters.prompt_tokens_shifted) == (found, found)
+
+
+def test_of_a_past_that_is_the_whole_prompt_one_token_is_left_to_compute() -> None:
+    it = scheduler(least=10)
+    serve(it, OLD[:12])
+    it.add(sequence(OLD[:12]))
+    assert [(chunk.start, chunk.count) for chunk in it.plan()] == [(11, 1)]
+
+
+@pytest.mark.parametrize(("length", "found"), [(200, 96), (201, 300)])
+def test_the_least_length_in_front_of_the_last_token_is_enough(length: int, found: int) -> None:
+    it = scheduler()
+    serve(it, SYSTEM + OLD + LATER)
+    one, _, _ = serve(it, SYSTEM + LATER[:length])
+    assert one.cached_tokens == found
+
+
+@pytest.mark.parametrize(("others", "found"), [(31, 500), (32, 96)])
+def test_the_last_32_sequences_are_remembered(others: int, found: int) -> None:
+    it = scheduler(blocks=600)
+    serve(it, SYSTEM + OLD + LATER)
+    for number in range(others):
+        serve(it, ids(100 + number, 200))
+    one, _, _ = serve(it, SYSTEM + LATER + NEW)
+    assert one.cached_tokens == found
+
+
+def test_a_chat_is_remembered_once_however_many_turns_it_has_had() -> None:
+    it = scheduler(blocks=600)
+    serve(it, SYSTEM + OLD + LATER)
+    other = ids(9, 400)
+    for length in range(240, 400, 4):
+        serve(it, other[:length])
+    one, _, _ = serve(it, SYSTEM + LATER + NEW)
+    assert one.cached_tokens == 500
+
+
+def test_what_the_prefix_cache_has_of_shifted_text_is_exact() -> None:
+    it = scheduler()
+    serve(it, SYSTEM + OLD + LATER)
+    serve(it, SYSTEM + LATER + NEW)
+    # too short to be shifted
+    serve(it, SYSTEM + LATER[:45])
+    it.add(one := sequence(SYSTEM + LATER + NEW + ids(6, 30)))
+    assert [(chunk.start, chunk.count) for chunk in it.plan()] == [(550, 30)]
+    assert one.shifted_from == 144
+    it.check_integrity()
+
+
+def test_tokens_in_front_of_moved_ones_are_found_by_others_when_they_are_computed() -> None:
+    it = scheduler(blocks=1024, block_size=4)
+    serve(it, OLD + LATER)
+    it.token_budget = 3
+    it.add(sequence(LATER + NEW))
+    for found in (0, 4):
+        it.advance(it.plan())
+        other = sequence(LATER[:5])
+        assert it.blocks.take_prefix(other) == found
+        it.blocks.free(other)
 
 
 def test_without_context_shift_nothing_is_moved() -> None:
