@@ -38,17 +38,22 @@ PROMPT_SECONDS, DECODE_SECONDS = 0.25, 0.5
 
 @dataclass
 class ScriptedWorker:
-    """Token ids are the bytes of the text. `asked` holds the requests, as the dialects made them."""
+    """Token ids are the bytes of the text.
+
+    `asked` holds the requests, as the dialects made them; `under_way` the ids of those whose reply has
+    not ended, `aborted` those that were aborted before their end.
+    """
 
     reply: str = "Hello!"
     finish: FinishReason = FinishReason.EOS
     error: str | None = None
     asked: list[GenerationRequest] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    under_way: set[str] = field(default_factory=set)
     template: ChatTemplate = field(default_factory=lambda: ChatTemplate(QWEN_3))
-    _going_on: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.go_on()
+    _pausing: bool = False
+    _news: threading.Condition = field(default_factory=threading.Condition)
+    """Guards all that replies under way look at."""
 
     @property
     def info(self) -> ModelInfo:
@@ -74,21 +79,30 @@ class ScriptedWorker:
         """What to answer from now on; one that is `pausing` stops behind its first piece until `go_on`."""
         self.reply, self.finish, self.error = reply, finish, error
         self.go_on()
-        if pausing:
-            self._going_on.clear()
+        self._pausing = pausing
 
     def go_on(self) -> None:
         """The client has the first piece."""
-        self._going_on.set()
+        with self._news:
+            self._pausing = False
+            self._news.notify_all()
 
     def prepare(self, request: GenerationRequest) -> GenerationRequest:
         self.asked.append(request)
         return replace(request, prompt=TokenPrompt(tuple(self.prompt.encode())))
 
     def submit(self, request: GenerationRequest, on_event: Callable[[Event], None]) -> None:
+        with self._news:
+            self.under_way.add(request.request_id)
         threading.Thread(target=self._answer, args=(request, on_event)).start()
 
-    def abort(self, request_id: str) -> None: ...
+    def abort(self, request_id: str) -> None:
+        """End the reply with its present piece; an unknown id is no error."""
+        with self._news:
+            if request_id in self.under_way:
+                self.under_way.remove(request_id)
+                self.aborted.append(request_id)
+                self._news.notify_all()
 
     def snapshot(self) -> Snapshot:
         return Snapshot()
@@ -110,16 +124,28 @@ class ScriptedWorker:
 
     def _answer(self, request: GenerationRequest, on_event: Callable[[Event], None]) -> None:
         assert isinstance(request.prompt, TokenPrompt)
-        made = tuple(self.reply.encode())
+        name, made = request.request_id, 0
         for start in range(0, len(self.reply), PIECE):
             text = self.reply[start : start + PIECE]
             ids = tuple(text.encode())
+            made += len(ids)
             shown = tuple(TokenLogprob(token, bytes([token]), -0.5) for token in ids)
-            on_event(Event(request.request_id, text, ids, () if request.logprobs is None else shown))
+            on_event(Event(name, text, ids, () if request.logprobs is None else shown))
             time.sleep(0.002)  # so that most events come one by one
-            self._going_on.wait(PATIENCE)
-        usage = Usage(len(request.prompt.ids), len(made), CACHED, PROMPT_SECONDS, DECODE_SECONDS)
-        on_event(Event(request.request_id, finish=self.finish, usage=usage, error=self.error))
+            if self._is_aborted(name):
+                break
+        with self._news:
+            aborted = name not in self.under_way
+            self.under_way.discard(name)
+        usage = Usage(len(request.prompt.ids), made, CACHED, PROMPT_SECONDS, DECODE_SECONDS)
+        finish, error = (FinishReason.ABORT, None) if aborted else (self.finish, self.error)
+        on_event(Event(name, finish=finish, usage=usage, error=error))
+
+    def _is_aborted(self, name: str) -> bool:
+        """Whether the reply ends here; waits as long as replies pause."""
+        with self._news:
+            self._news.wait_for(lambda: not self._pausing or name not in self.under_way, PATIENCE)
+            return name not in self.under_way
 
 
 @contextmanager
