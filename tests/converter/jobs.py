@@ -48,9 +48,9 @@ class Bench:
         return [*flags, "--device", "cpu", "--threads", "1", *more]
 
 
-def write_bench(folder: Path) -> Bench:
-    base = write_llama(folder / "base.gguf", type="Q4_0", **SIZES)
-    reference = write_llama(folder / "reference.gguf", type="F32", **SIZES)
+def write_bench(folder: Path, *, tied: bool = True) -> Bench:
+    base = write_llama(folder / "base.gguf", type="Q4_0", tied=tied, **SIZES)
+    reference = write_llama(folder / "reference.gguf", type="F32", tied=tied, **SIZES)
     text = folder / "text.txt"
     text.write_text(TEXT)
     return Bench(base, reference, text)

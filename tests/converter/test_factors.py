@@ -13,7 +13,7 @@ from converter.conversion import convert
 from converter.factors import Progress
 from converter.job import ConversionJob, Method
 from engine.errors import ConfigError
-from tests.converter.jobs import TEXT, Bench, ignore
+from tests.converter.jobs import TEXT, Bench, ignore, write_bench
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +72,39 @@ def test_the_bytes_are_those_of_one_go(
     # and not by doing all of it again
     last = stops[-1]
     assert all(one != (last[0], last[1] - 1) for one in stages if last[0] in ("train", "residual"))
+
+
+@pytest.fixture(scope="module")
+def with_output(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """As `bench`, with output matrices."""
+    return write_bench(tmp_path_factory.mktemp("with_output"), tied=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stops"),
+    [
+        ("train", [("train", 2)]),
+        ("residual", [("residual", 2), ("write", 0)]),
+        ("distil", [("residual", 2), ("train", 1)]),
+        ("distil", [("train", 3), ("write", 0)]),
+    ],
+)
+def test_an_output_matrix_goes_on_like_the_blocks(
+    with_output: Bench, tmp_path: Path, kind: str, stops: list[tuple[str, int]]
+) -> None:
+    """It is derived behind the last block, so that a training must not find it derived once more."""
+    selected = ("output.weight", "blk.0.attn_q.weight", "blk.1.ffn_down.weight")
+    whole, job = (
+        replace(job_of(with_output, kind, tmp_path / name), selective_layers=selected, learning_rate=0.02)
+        for name in ("whole.nkat", "out.nkat")
+    )
+    made = convert(whole, ignore).theta.factors
+    assert sorted(made) == sorted(selected)
+    assert made["output.weight"].scale.any()
+    for number, (stage, at) in enumerate(stops):
+        interrupted(replace(job, resume=number > 0), stage, at)
+    convert(replace(job, resume=True), ignore)
+    assert job.output.read_bytes() == whole.output.read_bytes()
 
 
 def resumable(bench: Bench, output: Path) -> ConversionJob:

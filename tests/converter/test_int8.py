@@ -110,6 +110,29 @@ def test_no_other_u_fits_the_rounded_v_better(given_metric: bool) -> None:
     np.testing.assert_allclose(rest @ weighted, 0, atol=1e-9)
 
 
+@pytest.mark.parametrize("given_metric", [False, True])
+def test_v_is_rounded_to_the_nearest_and_u_fitted_to_what_is_left_of_it(given_metric: bool) -> None:
+    """Step by step, by other ways: singular vectors, their rounding, least squares, its rounding."""
+    rng = np.random.default_rng(8)
+    u, v = rng.normal(size=(25, 4)), rng.normal(size=(30, 4)) * (4, 3, 2, 1)
+    metric = random_metric(rng, 30, 100) if given_metric else np.eye(30)
+    b, root = u @ v.T, np.linalg.cholesky(metric)
+    factors = to_int8(u, v, metric=metric if given_metric else None)
+
+    def nearest(columns: Array, scale: Array) -> Array:
+        return np.floor(columns / scale + 0.5)
+
+    right = b.T @ np.linalg.svd(b @ root)[0][:, :4]
+    right *= np.sign(np.take_along_axis(right, np.abs(right).argmax(axis=0)[None], axis=0))
+    np.testing.assert_array_equal(factors.v, nearest(right, right.max(axis=0) / 127))
+    # the rounded V, not the exact one, is what U has to go with
+    kept = root.T @ factors.v.astype(float)
+    fitted = np.linalg.lstsq(kept, root.T @ b.T, rcond=None)[0].T
+    scale = np.abs(fitted).max(axis=0) / 127
+    np.testing.assert_allclose(factors.scale, scale, rtol=1e-6)
+    np.testing.assert_array_equal(factors.u, nearest(fitted, scale))
+
+
 @pytest.mark.parametrize("metric", [False, True])
 @pytest.mark.parametrize("independent", [0, 1, 2])
 def test_components_that_carry_nothing_are_zero(independent: int, metric: bool) -> None:
