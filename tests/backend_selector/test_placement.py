@@ -145,6 +145,32 @@ def test_layers_that_one_card_has_no_room_for_go_to_both() -> None:
     assert many.device == "cpu=3,cuda:0=15,cuda:1=14"
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    ("wishes", "devices"),
+    [
+        (Wishes(gpulayers=1), ["cpu", "cuda:0"]),
+        (Wishes(tensor_split=(1, 1)), ["cuda:0", "cuda:1"]),
+        (Wishes(tensor_split=(1, 1), gpulayers=21), ["cpu", "cuda:0", "cuda:1"]),
+        (Wishes(gpulayers=33), ["cuda:0"]),
+        (Wishes(device="cpu"), ["cpu"]),
+    ],
+)
+def test_a_tied_embedding_is_needed_at_both_ends(wishes: Wishes, devices: list[str], tied: bool) -> None:
+    """Where the first block is and, as the output matrix, where the last one is; once where both are."""
+    file = replace(LARGE, tied=tied, output=TINY.output if tied else LARGE.output)
+    stages = place(file, with_cards(40 * GIB, 32 * GIB), wishes).stages
+    assert [stage.device for stage in stages] == devices
+    for number, stage in enumerate(stages):
+        packed = 120 * stage.blocks if stage.device == "cpu" else 124 * stage.blocks
+        other = stage.blocks
+        if stage is stages[-1]:
+            packed, other = packed + (0 if tied else 400), other + 1
+        if number == 0 or (stage is stages[-1] and tied):
+            packed += 300
+        assert stage.weights == round((1.04 if stage.device == "cpu" else 1) * packed * MIB) + other * MIB
+
+
 def test_several_cards_share_what_none_can_hold() -> None:
     choice = select_backend(LARGE, with_cards(4 * GIB, 3 * GIB), Wishes())
     assert [device for device, _ in choice.layers.value] == ["cuda:0", "cuda:1"]

@@ -43,6 +43,16 @@ def test_a_plain_model(tiny_model: Path) -> None:
     assert (facts.theta, facts.sha256, facts.surplus) == (None, None, False)
 
 
+def test_an_output_matrix_of_its_own(tmp_path: Path) -> None:
+    path = write_llama(tmp_path / "own.gguf", tied=False)
+    facts = probe_file(path)
+    assert not facts.tied
+    with open_gguf(path) as file:
+        matrix = file.tensors["output.weight"]
+    assert facts.output.packed == matrix.n_bytes
+    assert facts.output.other == 4 * 64
+
+
 def test_theta_inside(star_model: Path, tiny_model: Path) -> None:
     facts, plain = probe_file(star_model), probe_file(tiny_model)
     assert facts.theta is not None
