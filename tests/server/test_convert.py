@@ -362,6 +362,25 @@ def test_completion_chunks() -> None:
     assert (costs["choices"], costs["usage"]["total_tokens"]) == ([], 12)
 
 
+def test_offsets_go_on_from_chunk_to_chunk_of_each_choice() -> None:
+    """They are places of tokens: text is sent in front of its token where the rest of it is held back."""
+    answer = CompletionAnswer(HEAD, {"a": 0, "b": 1}, ("P", "QQ"), logprobs=True)
+
+    def offsets(name: str, text: str, *tokens: str) -> list[int]:
+        told = tuple(TokenLogprob(1, token.encode(), -0.5) for token in tokens)
+        (chunk,) = answer.chunks(Event(name, text, logprobs=told))
+        offsets: list[int] = chunk["choices"][0]["logprobs"]["text_offset"]
+        return offsets
+
+    assert offsets("a", "hi you", "hi", " you") == [1, 3]
+    assert offsets("b", "so", "so") == [2]
+    assert offsets("a", " the") == []  # of " there", whose end is held back
+    assert offsets("b", "", "") == [4]
+    assert offsets("a", "re now", " there", " now") == [7, 13]
+    assert offsets("b", "!", "!") == [4]
+    assert offsets("a", ".", ".") == [17]
+
+
 def test_chat_chunks() -> None:
     answer = ChatAnswer(Head("x", "m", 1, choices=2, include_usage=True), logprobs=True)
     opening = answer.opening()

@@ -1,6 +1,7 @@
 """Streams byte for byte, and what happens when clients leave, look or stop."""
 
 import json
+import string
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -53,6 +54,27 @@ def test_a_greedy_stream_says_what_a_reply_says(server: LiveServer, path: str) -
     streamed = server.post(STREAM, body).body.decode().split("\n\n")[:-1]
     assert "".join(json.loads(event.split("data: ")[1])["token"] for event in streamed) == whole
     assert whole
+
+
+@pytest.mark.parametrize("stop", [[], [f"{letter}!" for letter in string.ascii_lowercase]])
+def test_streamed_offsets_go_on_over_the_chunks(server: LiveServer, stop: list[str]) -> None:
+    """As the whole reply has them, also where the end of each text is held back for a stop string."""
+    prompts, length = ["hello ", "the world"], 60
+    body = {
+        "prompt": prompts, "n": 2, "echo": True, "logprobs": 1, "max_tokens": length, "temperature": 0,
+        "ban_eos_token": True, "stop": stop, "grammar": "root ::= [a-z ]+",
+    }  # fmt: skip
+    whole = [choice["logprobs"] for choice in server.post("/v1/completions", body).json["choices"]]
+    events = server.post("/v1/completions", body | {"stream": True}).body.decode("ascii").split("\n\n")[:-2]
+    choices = [json.loads(event.removeprefix("data: "))["choices"][0] for event in events]
+    for index, expected in enumerate(whole):
+        parts = [choice["logprobs"] for choice in choices if choice["index"] == index and choice["logprobs"]]
+        assert len(parts) > 1
+        for name in ("tokens", "text_offset"):
+            assert [entry for part in parts for entry in part[name]] == expected[name]
+        sizes = [len(token) for token in expected["tokens"]]
+        before = len(prompts[index // 2])
+        assert expected["text_offset"] == [before + sum(sizes[:place]) for place in range(length)]
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ class CompletionAnswer:
     echoes: tuple[str, ...] = ()
     logprobs: bool = False
     _usages: dict[int, Usage] = field(default_factory=dict)
-    _lengths: dict[int, int] = field(default_factory=dict)
+    _offsets: dict[int, int] = field(default_factory=dict)
+    """Where the next token of each choice begins in its text."""
 
     kind = "text_completion"
 
@@ -89,10 +90,7 @@ class CompletionAnswer:
         index = self.indexes[event.request_id]
         chunks = []
         if event.text or (event.logprobs and self.logprobs):
-            offset = self._lengths.get(index, len(self._echo(index)))
-            self._lengths[index] = offset + len(event.text)
-            told = completion_logprobs(event.logprobs, offset) if self.logprobs else None
-            chunks.append(self._chunk(index, event.text, told))
+            chunks.append(self._chunk(index, event.text, self._told(index, event) if self.logprobs else None))
         if event.finish is FinishReason.ERROR:
             chunks.append(error_chunk(event.error))
         elif event.finish is not None:
@@ -103,6 +101,13 @@ class CompletionAnswer:
     def closing(self) -> list[dict[str, Any]]:
         """The chunk with the costs, if the client wants it."""
         return self.head.closing(self.kind, self._usages)
+
+    def _told(self, index: int, event: Event) -> dict[str, Any]:
+        offset = self._offsets.get(index, len(self._echo(index)))
+        told = completion_logprobs(event.logprobs, offset)
+        # Not by the text of the event: it may end within a token, which is told with the next one.
+        self._offsets[index] = offset + sum(map(len, told["tokens"]))
+        return told
 
     def _chunk(
         self, index: int, text: str, logprobs: dict[str, Any] | None = None, finish: str | None = None
