@@ -171,7 +171,7 @@ def test_kobold_pieces() -> None:
 
 
 def test_perf_has_no_division_by_zero() -> None:
-    for usage in (None, Usage(5, 0, cached_tokens=5), Usage(5, 1), Usage(5, 3, 0, 0.5, 0.2, 7)):
+    for usage in (None, Usage(5, 0, cached_tokens=5), Usage(5, 1), Usage(8, 3, 3, 0.5, 0.2, 7)):
         status = Status(usage, FinishReason.EOS, 7, 5, 1, 0, 0, 1.0, 1.0)
         perf = kobold.perf_reply(status, quiet=False)
         assert perf["idle"] == 1
@@ -360,25 +360,6 @@ def test_completion_chunks() -> None:
     assert end["choices"][0] == {"index": 0, "text": "", "logprobs": None, "finish_reason": "stop"}
     (costs,) = answer.closing()
     assert (costs["choices"], costs["usage"]["total_tokens"]) == ([], 12)
-
-
-def test_offsets_go_on_from_chunk_to_chunk_of_each_choice() -> None:
-    """They are places of tokens: text is sent in front of its token where the rest of it is held back."""
-    answer = CompletionAnswer(HEAD, {"a": 0, "b": 1}, ("P", "QQ"), logprobs=True)
-
-    def offsets(name: str, text: str, *tokens: str) -> list[int]:
-        told = tuple(TokenLogprob(1, token.encode(), -0.5) for token in tokens)
-        (chunk,) = answer.chunks(Event(name, text, logprobs=told))
-        offsets: list[int] = chunk["choices"][0]["logprobs"]["text_offset"]
-        return offsets
-
-    assert offsets("a", "hi you", "hi", " you") == [1, 3]
-    assert offsets("b", "so", "so") == [2]
-    assert offsets("a", " the") == []  # of " there", whose end is held back
-    assert offsets("b", "", "") == [4]
-    assert offsets("a", "re now", " there", " now") == [7, 13]
-    assert offsets("b", "!", "!") == [4]
-    assert offsets("a", ".", ".") == [17]
 
 
 def test_chat_chunks() -> None:
