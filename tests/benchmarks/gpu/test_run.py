@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -141,10 +140,10 @@ def test_what_a_child_could_not_do_is_told_in_one_line() -> None:
 
 def test_a_child_ends_with_its_time_and_with_its_parent() -> None:
     launcher = ChildLauncher(1)
-    start = time.monotonic()
+    heard: list[Figures] = []
     with pytest.raises(PartError, match="the run's time is over"):
-        list(launcher(Part("rest"), SMALL, 0.2))
-    assert time.monotonic() - start < 10
+        heard.extend(launcher(Part("rest"), SMALL, 0.1))
+    assert heard == [], "it was killed before it could say anything: its imports alone take longer"
     launcher.close()
     with pytest.raises(PartError, match="the run was ended"):
         list(launcher(Part("rest"), SMALL, 60))

@@ -1,7 +1,5 @@
 import json
 import logging
-import statistics
-import time
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from engine.tokenizer import Tokenizer
 from engine.types import GbnfGrammar, Grammar, JsonGrammar, Tag, TaggedGrammar
 from tests.engine.grammar.walks import BYTE_PAIRS, COMPILERS, SENTENCE_PIECES, allowed, follow
 from tests.engine.tokenizer.vocabularies import byte_pairs
+from tests.support.work import lines_run
 
 GRAMMARS: tuple[Grammar, ...] = (
     GbnfGrammar('root ::= "(" root ")" root | [a-h]{0,3}'),
@@ -142,18 +141,15 @@ def test_a_dead_end_allows_the_end_tokens() -> None:
         assert allowed(state, tokenizer) == tokenizer.end_ids
 
 
-def test_masks_of_a_real_vocabulary_are_quick(
+def test_masks_of_a_real_vocabulary_take_no_loop_over_it(
     smollm2_tokenizer: Tokenizer, smollm2_compiler: GrammarCompiler
 ) -> None:
     document = {f"key {at}": ["some text é", at, None, {"x": 1.5, "y": True}] for at in range(20)}
     ids = smollm2_tokenizer.encode(json.dumps(document, ensure_ascii=False, indent=1), add_bos=False)
     state = smollm2_compiler.start(JsonGrammar("{}"))
-    seconds = []
     for token_id in ids:
-        begin = time.perf_counter()
+        assert lines_run(state.mask) < 200
         mask = state.mask()
-        seconds.append(time.perf_counter() - begin)
         assert mask[token_id // 32] >> np.uint32(token_id % 32) & np.uint32(1)
         state.accept(token_id)
     assert state.finished
-    assert statistics.median(seconds) < 0.005

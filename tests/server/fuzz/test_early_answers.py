@@ -1,7 +1,6 @@
 """Answers that do not wait for the body: whoever still sends hears them all the same."""
 
 import socket
-import time
 
 import pytest
 
@@ -36,10 +35,9 @@ def test_a_body_over_the_limit(fuzzed: LiveServer) -> None:
 
 
 def test_a_body_that_never_comes(locked_server: LiveServer) -> None:
-    started = time.monotonic()
+    """The server ends the answer by itself: else the client's patience would, as an error."""
     with locked_server.send("POST", "/v1/messages", headers={"Content-Length": "1000"}) as connection:
         assert read_answer(connection).status == 401
-    assert time.monotonic() - started < 5
 
 
 def test_a_client_that_asks_before_it_sends(locked_server: LiveServer) -> None:
