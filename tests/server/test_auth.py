@@ -8,42 +8,55 @@ from hypothesis import strategies as st
 from server.auth import KeyGuard
 from server.wire.replies import HttpError
 from tests.server.conftest import KEY
-from tests.server.live import LiveServer
+from tests.server.endpoints import ENDPOINTS, FREE, FREE_POSTS, PROTECTED
+from tests.server.live import Answer, LiveServer
 
-PROTECTED = [
-    ("POST", "/api/v1/generate"),
+SPELLINGS = [
     ("POST", "/api/latest/generate"),
     ("POST", "/x/api/extra/generate/stream/"),
-    ("POST", "/api/extra/generate/check"),
-    ("GET", "/api/extra/generate/check"),
-    ("POST", "/api/extra/abort"),
-    ("POST", "/api/extra/tokencount"),
-    ("POST", "/v1/completions"),
     ("POST", "/completions"),
-    ("POST", "/v1/chat/completions"),
+    ("POST", "/x/messages"),
 ]
-OPEN = ["/api/extra/version", "/api/extra/perf", "/v1/models", "/api/v1/info/version", "/sdapi/v1/sd-models"]
+"""Other names of protected endpoints."""
+EVERY = [*PROTECTED, *SPELLINGS]
+BOTH_HEADERS = ("/v1/messages", "/v1/messages/count_tokens", "/x/messages")
+"""Where Anthropic's clients come."""
 RAW_KEY = KEY.encode().decode("latin-1")
 """The key's UTF-8 bytes as a header carries them."""
 
 
-@pytest.mark.parametrize(("method", "path"), PROTECTED)
+def ask(server: LiveServer, method: str, path: str, headers: dict[str, str] | None = None) -> Answer:
+    """A body that nobody can read: with it, no request gets as far as the engine."""
+    return server.ask(method, path, b"{x" if method == "POST" else None, headers)
+
+
+def test_every_endpoint_is_protected_or_free_for_a_reason() -> None:
+    assert set(FREE) <= set(ENDPOINTS), "there is nothing of that name"
+    assert len(PROTECTED) > 25
+
+
+@pytest.mark.parametrize(("method", "path"), EVERY)
 def test_without_the_key(locked_server: LiveServer, method: str, path: str) -> None:
-    answer = locked_server.ask(method, path, b"{x" if method == "POST" else None)
+    answer = ask(locked_server, method, path)
     assert answer.status == 401, "the key is asked for before the body is read"
+    assert answer.json["error"], "each dialect has its own shape"
+    assert answer.header("access-control-allow-origin") == "*"
+    assert "Authorization" in (answer.header("access-control-allow-headers") or "")
+
+
+def test_what_is_missing_is_told_to_kobolds_clients(locked_server: LiveServer) -> None:
+    answer = ask(locked_server, "POST", "/api/v1/generate")
     assert answer.json["detail"] == {
         "error": "Unauthorized",
         "msg": "Authentication key is missing or invalid.",
         "type": "unauthorized",
     }
     assert answer.json["error"]["message"]
-    assert answer.header("access-control-allow-origin") == "*"
 
 
-@pytest.mark.parametrize(("method", "path"), PROTECTED)
+@pytest.mark.parametrize(("method", "path"), EVERY)
 def test_with_the_key(locked_server: LiveServer, method: str, path: str) -> None:
-    headers = {"authorization": f"Bearer  {RAW_KEY} "}
-    assert locked_server.ask(method, path, b"{x" if method == "POST" else None, headers).status != 401
+    assert ask(locked_server, method, path, {"authorization": f"Bearer  {RAW_KEY} "}).status != 401
 
 
 @pytest.mark.parametrize(
@@ -54,10 +67,12 @@ def test_wrong_keys(locked_server: LiveServer, header: str) -> None:
     assert locked_server.post("/api/extra/abort", {}, Authorization=header).status == 401
 
 
-@pytest.mark.parametrize(("method", "path"), PROTECTED)
-def test_anthropics_header_is_no_key_elsewhere(locked_server: LiveServer, method: str, path: str) -> None:
-    answer = locked_server.ask(method, path, b"{x" if method == "POST" else None, {"x-api-key": RAW_KEY})
-    assert answer.status == 401
+@pytest.mark.parametrize(("method", "path"), EVERY)
+def test_anthropics_header_is_a_key_for_its_clients_alone(
+    locked_server: LiveServer, method: str, path: str
+) -> None:
+    answer = ask(locked_server, method, path, {"x-api-key": RAW_KEY})
+    assert (answer.status == 401) == (path not in BOTH_HEADERS)
 
 
 def request(*headers: tuple[str, str]) -> Request:
@@ -118,9 +133,19 @@ def test_without_a_key_everybody_passes() -> None:
     assert passes(guard.require_any)
 
 
-@pytest.mark.parametrize("path", OPEN)
-def test_what_is_open(locked_server: LiveServer, path: str) -> None:
-    assert locked_server.get(path).status == 200
+@pytest.mark.parametrize(("method", "path"), FREE)
+def test_what_is_free(locked_server: LiveServer, method: str, path: str) -> None:
+    answer = ask(locked_server, method, path)
+    assert answer.status != 401
+    assert answer.status == 200 or method == "POST" or path == "/slots"
+    assert answer.header("access-control-allow-origin") == "*"
+
+
+def test_what_is_free_never_reaches_the_engine(locked_server: LiveServer) -> None:
+    before = locked_server.worker.snapshot().requests_added
+    for path in FREE_POSTS:
+        assert locked_server.post(path, {}).status != 401, path
+    assert locked_server.worker.snapshot().requests_added == before
 
 
 def test_the_name_is_for_those_with_the_key(locked_server: LiveServer) -> None:

@@ -13,7 +13,6 @@ import pytest
 from engine.worker import EngineWorker
 from server.settings import Settings
 from tests.server.clients.running import LONG, queued, running
-from tests.server.conftest import KEY
 from tests.server.live import Answer, LiveServer, read_answer, serving, wait_for
 
 GENERATE = "/api/v1/generate"
@@ -219,48 +218,6 @@ def test_a_crowd_leaves_nothing_behind(tiny_worker: EngineWorker, tiny_settings:
         assert (
             len(server.post("/v1/completions", {"prompt": "a", "max_tokens": 1, "n": 6}).json["choices"]) == 6
         )
-
-
-# The key
-
-COSTLY_GETS = ("/api/extra/generate/check", "/api/extra/last_logprobs")
-FREE_POSTS = {
-    "/sdapi/v1/txt2img": "no image model",
-    "/sdapi/v1/img2img": "no image model",
-    "/sdapi/v1/interrogate": "no model that sees",
-    "/api/extra/transcribe": "no model that hears",
-    "/v1/audio/transcriptions": "no model that hears",
-    "/api/extra/tts": "no model that speaks",
-    "/v1/audio/speech": "no model that speaks",
-}
-"""POST endpoints that neither reach the engine nor keep anything, with the reason."""
-
-
-def test_the_key_is_wanted_wherever_it_costs(locked_server: LiveServer) -> None:
-    paths: dict[str, dict[str, Any]] = locked_server.get("/openapi.json").json["paths"]
-    posts = {path.replace("{response_id}", "x") for path, methods in paths.items() if "post" in methods}
-    assert len(posts) > 25
-    assert posts >= FREE_POSTS.keys()
-    header = {"Authorization": "Bearer " + KEY.encode().decode("latin-1")}
-    asked = [("POST", path) for path in sorted(posts - FREE_POSTS.keys())]
-    asked += [("GET", path) for path in COSTLY_GETS]
-    for method, path in asked:
-        body = b"{x" if method == "POST" else None
-        answer = locked_server.ask(method, path, body)
-        assert answer.status == 401, path
-        assert answer.header("access-control-allow-origin") == "*", path
-        assert "Authorization" in (answer.header("access-control-allow-headers") or ""), path
-        with_key = locked_server.ask(method, path, body, header)
-        assert with_key.status != 401, path
-
-
-def test_what_is_free_never_reaches_the_engine(locked_server: LiveServer) -> None:
-    before = locked_server.worker.snapshot().requests_added
-    for path in FREE_POSTS:
-        answer = locked_server.post(path, {})
-        assert answer.status != 401, path
-        assert answer.header("access-control-allow-origin") == "*", path
-    assert locked_server.worker.snapshot().requests_added == before
 
 
 # Nobody notices the others
