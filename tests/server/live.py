@@ -4,12 +4,13 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from engine.worker import EngineWorker
 from server.app import create_app
@@ -115,12 +116,13 @@ def _unchunk(body: bytes) -> bytes:
 
 
 @contextmanager
-def serving(worker: EngineWorker, settings: Settings) -> Iterator[LiveServer]:
-    """A server that stops by itself. Several may share one worker."""
+def serving(
+    worker: EngineWorker, settings: Settings, around: Callable[[ASGIApp], ASGIApp] = lambda app: app
+) -> Iterator[LiveServer]:
+    """A server that stops by itself. Several may share one worker. `around`: what looks on."""
     service = GenerationService(EngineClient(worker), settings.capacity, settings.genlimit)
-    config = uvicorn.Config(
-        create_app(service, settings), log_config=None, ws="none", lifespan="off", timeout_graceful_shutdown=2
-    )
+    app = around(create_app(service, settings))
+    config = uvicorn.Config(app, log_config=None, ws="none", lifespan="off", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     listener = bound_socket("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

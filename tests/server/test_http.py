@@ -1,13 +1,15 @@
 """Headers, methods, paths and bodies, whatever the endpoint."""
 
 import json
-import time
+import logging
+import threading
 
 import httpx
 import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.settings import Settings
-from tests.server.live import LiveServer, read_answer, serving
+from tests.server.live import PATIENCE, LiveServer, read_answer, serving
 
 GENERATE = "/api/v1/generate"
 SHORT = {"prompt": "hello", "max_length": 2}
@@ -175,15 +177,45 @@ def test_a_large_body_within_the_limit(server: LiveServer) -> None:
     assert answer.json == {"success": "false", "done": "false"}
 
 
+class Onlooker:
+    """Between the web server and the application: what passes, and when a handler reads on and ends."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.reads_on, self.ended = threading.Event(), threading.Event()
+        self.sent: list[Message] = []
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            async def read() -> Message:
+                self.reads += 1
+                if self.reads > 1:
+                    self.reads_on.set()
+                return await receive()
+
+            async def write(message: Message) -> None:
+                self.sent.append(message)
+                await send(message)
+
+            await app(scope, read, write)
+            self.ended.set()
+
+        return watched
+
+
+@pytest.mark.parametrize("path", [GENERATE, "/v1/completions", "/v1/responses", "/v1/messages", "/api/chat"])
 def test_a_client_that_leaves_while_it_sends_is_no_error(
-    server: LiveServer, caplog: pytest.LogCaptureFixture
+    server: LiveServer, tiny_settings: Settings, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
-    with server.connect() as connection:
-        connection.sendall(b"POST /api/v1/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{")
-        time.sleep(0.1)  # until the handler waits for the rest
-    time.sleep(0.2)
-    assert server.get("/ping").status == 200
-    assert "unforeseen" not in caplog.text
+    onlooker = Onlooker()
+    with serving(server.worker, tiny_settings, onlooker.around) as watched:
+        with watched.send("POST", path, headers={"Content-Length": "500"}) as connection:
+            connection.sendall(b"{")
+            assert onlooker.reads_on.wait(PATIENCE), "the handler has the first byte and waits for the rest"
+        assert onlooker.ended.wait(PATIENCE), "it has ended, and not by an exception"
+    start, body = onlooker.sent
+    assert (start["status"], body["body"]) == (499, b""), "which goes nowhere"
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_a_stream_over_http_1_0(server: LiveServer) -> None:
