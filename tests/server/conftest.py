@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from engine.worker import EngineWorker
-from server.demo import fetch_demo_model
 from server.settings import Settings
 from tests.server.live import LiveServer, serving
 from tests.support.gguf_files import write_llama
@@ -59,9 +58,9 @@ def recorded_key_server(tiny_worker: EngineWorker, tiny_settings: Settings) -> I
 
 
 @pytest.fixture(scope="session")
-def demo_server() -> Iterator[LiveServer]:
+def demo_server(smollm2: Path) -> Iterator[LiveServer]:
     """SmolLM2, for what needs a model that can speak."""
-    settings = Settings(model=fetch_demo_model(), contextsize=512, threads=2)
+    settings = Settings(model=smollm2, contextsize=512, threads=2)
     worker = EngineWorker.start(settings.engine_config())
     try:
         with serving(worker, settings) as server:
