@@ -166,6 +166,20 @@ def test_a_chunked_body_that_grows_too_big(server: LiveServer, tiny_settings: Se
     assert answer.json["detail"]["msg"] == "Payload is too big. Max payload size is 1MB."
 
 
+def test_a_chunked_body_without_an_end_is_not_read_for_ever(
+    server: LiveServer, tiny_settings: Settings
+) -> None:
+    settings = tiny_settings.model_copy(update={"maxrequestsize": 1})
+    with (
+        serving(server.worker, settings) as small,
+        small.send("POST", GENERATE, headers={"Transfer-Encoding": "chunked"}) as connection,
+    ):
+        for _ in range(33):  # beyond twice the limit
+            connection.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+        answer = read_answer(connection)
+    assert answer.json["detail"]["msg"] == "Payload is too big. Max payload size is 1MB."
+
+
 def test_a_chunked_body(server: LiveServer) -> None:
     body = json.dumps(SHORT).encode()
     chunked = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"

@@ -1,15 +1,17 @@
-"""The service without HTTP, around a real engine: what it remembers of generations that have ended."""
+"""The service without HTTP, around a real engine: what it remembers, what it limits, what it tells."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from engine.errors import EngineDeadError
 from engine.types import GenerationRequest, SamplingParams, TextPrompt
 from engine.worker import EngineWorker
 from server.client import EngineClient
-from server.service import REMEMBERED_TEXTS, GenerationService, Origin
+from server.service import REMEMBERED_TEXTS, GenerationService, Origin, numbered
 
+LENGTH_LIMIT = 5
 Run = Callable[[Callable[[GenerationService], Awaitable[None]]], None]
 
 
@@ -19,7 +21,7 @@ def run(tiny_worker: EngineWorker) -> Run:
 
     def run(visit: Callable[[GenerationService], Awaitable[None]]) -> None:
         async def with_service() -> None:
-            await visit(GenerationService(EngineClient(tiny_worker), capacity=4))
+            await visit(GenerationService(EngineClient(tiny_worker), capacity=4, most_tokens=LENGTH_LIMIT))
 
         asyncio.run(with_service())
 
@@ -87,5 +89,52 @@ def test_keyless_texts_are_kept_by_address(run: Run) -> None:
         assert len({*texts.values(), with_key}) == 3
         assert {origin: service.said_so_far(origin).text for origin in texts} == texts
         assert service.said_so_far(Origin("192.0.2.3", "K")).text == with_key, "from anywhere"
+
+    run(visit)
+
+
+def test_of_several_choices_the_first_is_remembered(run: Run) -> None:
+    async def visit(service: GenerationService) -> None:
+        request = GenerationRequest(
+            "several", TextPrompt("hello"), 4, ignore_eos=True, sampling=SamplingParams(seed=1)
+        )
+        replies = await service.generate(*numbered(request, 3), origin=key(1))
+        assert len({reply.text for reply in replies}) == 3
+        assert service.said_so_far(key(1)).text == replies[0].text
+
+    run(visit)
+
+
+@pytest.mark.parametrize(("wanted", "made"), [(3, 3), (LENGTH_LIMIT, LENGTH_LIMIT), (9, LENGTH_LIMIT)])
+def test_replies_have_a_length_limit(run: Run, wanted: int, made: int) -> None:
+    async def visit(service: GenerationService) -> None:
+        request = GenerationRequest("long", TextPrompt("hello"), wanted, ignore_eos=True)
+        [reply] = await service.generate(request, origin=Origin())
+        assert reply.usage.completion_tokens == made
+
+    run(visit)
+
+
+def test_a_request_begins_the_idle_time_again(run: Run) -> None:
+    async def visit(service: GenerationService) -> None:
+        fresh = service.status()
+        assert fresh.idle_time == fresh.uptime
+        await say(service, key(1))
+        later = service.status()
+        assert fresh.uptime < later.uptime
+        assert later.idle_time < later.uptime
+
+    run(visit)
+
+
+def test_embeddings_end_between_two_inputs_when_the_server_stops(run: Run) -> None:
+    async def visit(service: GenerationService) -> None:
+        embedding = asyncio.create_task(service.embed(["hello"] * 3, "e", pooling="mean", truncate=True))
+        await asyncio.sleep(0)  # it has its place and counts the first input's tokens
+        assert service.status().open == 1
+        service.abort_all()
+        with pytest.raises(EngineDeadError, match="the server is stopping"):
+            await embedding
+        assert service.status().open == 0
 
     run(visit)

@@ -30,6 +30,7 @@ class Sample(WireModel):
         ("count", 12.7, 12),
         ("count", -5, -5),
         ("count", 10**30, 2**31 - 1),
+        ("count", -(10**30), -(2**31 - 1)),
         ("count", None, 7),
         ("seed", "77", 77),
         ("seed", 0, None),

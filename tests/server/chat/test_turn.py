@@ -137,6 +137,22 @@ def test_logprobs_travel_with_the_content_of_their_tokens() -> None:
     assert isinstance(ended, Ended)
 
 
+def test_the_logprobs_of_what_leads_to_a_thought_are_dropped() -> None:
+    turn = reader()
+    assert turn.push(Event("1", "<thi", (1,), (logprob(1),))) == []
+    assert turn.push(Event("1", "nk>", (2,), (logprob(2),))) == []
+    assert turn.push(Event("1", "Hm.</think>Yes", (3,), (logprob(3),))) == [
+        ReasoningDelta("Hm."),
+        ContentDelta("Yes", (logprob(3),)),
+    ]
+
+
+def test_of_two_hidden_ends_the_longer_is_removed() -> None:
+    for text in ("Hi_<EOT>", "Hi<EOT>"):
+        event = Event("1", text, finish=FinishReason.EOS, usage=USAGE)
+        assert collect(reader(ends=("<EOT>", "_<EOT>", "T>")).push(event)).content == "Hi"
+
+
 def test_a_whole_message_is_collected() -> None:
     deltas: list[Delta] = [
         ReasoningDelta("a"),
