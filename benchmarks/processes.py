@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any
 
 _GRACE_SECONDS = 5.0
@@ -23,6 +24,7 @@ def start(
     stdout: int | IO[Any] | None = None,
     stderr: int | IO[Any] | None = None,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.Popen[str]:
     """Start a process whose pipes are text. `end` it; if we are gone before that, the kernel kills it.
 
@@ -34,6 +36,7 @@ def start(
         stdout=stdout,
         stderr=stderr,
         env=env,
+        cwd=cwd,
         text=True,
         start_new_session=True,
         # A signal that comes while Popen still works leaves nobody who knows of the process: hence this.
