@@ -13,7 +13,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --log $(V
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install serve test quick check format clean
+.PHONY: help install serve test quick check mutants format clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -41,10 +41,10 @@ serve: $(INSTALLED) ## start the server with the demo model (ARGS="--port 5002" 
 
 # Two threads on every machine: tests that run a model neither crowd a small machine nor change with a large one. They
 # sleep at barriers: spinning beside any other process is ten times slower.
-test quick check: export OMP_NUM_THREADS = 2
-test quick check: export OMP_WAIT_POLICY = PASSIVE
+test quick check mutants: export OMP_NUM_THREADS = 2
+test quick check mutants: export OMP_WAIT_POLICY = PASSIVE
 ifneq ($(NKAT_NATIVE),0)
-test quick check: export NKAT_REQUIRE_NATIVE = 1
+test quick check mutants: export NKAT_REQUIRE_NATIVE = 1
 endif
 
 test: $(INSTALLED) ## run all tests (ARGS="-k name" narrows them)
@@ -58,6 +58,9 @@ check: $(INSTALLED) ## what CI runs: format, lint, types, all tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST) --durations=20 $(ARGS)
+
+mutants: $(INSTALLED) ## put faults into a copy of the code and see which tests notice (ARGS="-k name" narrows them)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 format: $(INSTALLED) ## rewrite the code in the house format and fix what ruff can fix
 	$(BIN)/ruff format .
