@@ -1,5 +1,6 @@
 """The choice by examples and by properties: nothing is probed here."""
 
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,25 @@ def test_the_context_is_lowered_with_a_reason() -> None:
     assert 256 <= choice.context.value < 4096
     assert choice.context.reason.startswith("lowered from 4096")
     assert choice.kv_tokens.value == choice.context.value
+
+
+@pytest.mark.parametrize("wish", ["contextsize", "kvtokens"])
+def test_all_that_fits_may_be_asked_for(wish: str) -> None:
+    def wishing(tokens: int) -> Wishes:
+        fields: dict[str, Any] = {wish: tokens}
+        return Wishes(**fields)
+
+    with pytest.raises(ConfigError, match=f"--{wish} ") as caught:
+        select_backend(TINY, machine(300 * MIB), wishing(8192))
+    found = re.search(rf"say --{wish} (\d+)", str(caught.value))
+    assert found is not None
+    most = int(found[1])
+    choice = select_backend(TINY, machine(300 * MIB), wishing(most))
+    # What nobody asks for leaves a margin, and so would allow less.
+    assert most > select_backend(TINY, machine(300 * MIB), Wishes()).context.value
+    assert choice.kv_tokens.value == most
+    with pytest.raises(ConfigError, match=f"--{wish} "):
+        select_backend(TINY, machine(300 * MIB), wishing(most + 1))
 
 
 @pytest.mark.parametrize(
