@@ -277,6 +277,15 @@ def test_a_chat_goes_on_from_its_shifted_tokens() -> None:
     assert move.targets.tolist() == after[96:550]
 
 
+def test_of_the_same_shifted_text_again_one_token_is_left_to_compute() -> None:
+    it = scheduler()
+    serve(it, SYSTEM + OLD + LATER)
+    serve(it, SYSTEM + LATER + NEW)
+    it.add(sequence(SYSTEM + LATER + NEW))
+    assert [(chunk.start, chunk.count) for chunk in it.plan()] == [(549, 1)]
+    it.check_integrity()
+
+
 def test_a_chat_that_was_cut_is_cut_again() -> None:
     it = scheduler()
     serve(it, SYSTEM + OLD + LATER)

@@ -111,6 +111,16 @@ def test_exactly_at_the_distance() -> None:
     assert found[0].tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.0, 1), (0.49, 1), (0.51, 2), (0.79, 2), (0.81, 3), (0.96, 4), (1.0, 4)]
+)
+def test_the_token_that_reaches_top_p_is_the_last(top_p: float, kept: int) -> None:
+    values = np.log(np.array([0.3, 0.5, 0.05, 0.15], np.float32))
+    found = draw(values, 1e30, 4, Tail(top_p=top_p), 0.0)
+    assert found is not None
+    assert found[0].tolist() == [1, 0, 3, 2][:kept]
+
+
 HOT_FIRST = (Sampler.TOP_K, Sampler.TEMPERATURE, Sampler.TOP_P)
 
 
