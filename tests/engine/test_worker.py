@@ -245,6 +245,25 @@ def test_a_dying_engine_tells_everybody(tiny_model: Path, caplog: pytest.LogCapt
     assert "the engine has failed" in caplog.text
 
 
+def test_a_dying_engine_tells_those_that_it_has_not_taken_yet(tiny_model: Path) -> None:
+    stepping, may_fail = threading.Event(), threading.Event()
+
+    class HeldEngine(Engine):
+        def step(self) -> list[Event]:
+            stepping.set()
+            may_fail.wait(SECONDS)
+            raise MemoryError("out of device memory")
+
+    worker = EngineWorker(HeldEngine.load(config(tiny_model)))
+    taken = submit(worker, endless("taken"))
+    assert stepping.wait(SECONDS)
+    waiting = submit(worker, endless("waiting"))
+    may_fail.set()
+    for listener in (taken, waiting):
+        assert listener.all()[-1].error == "the engine has failed: out of device memory"
+    worker.close()
+
+
 def test_a_request_id_that_is_taken_does_not_go_unnoticed(worker: EngineWorker) -> None:
     """Breaking the rule that ids are unique is a defect of the caller; still nobody waits for ever."""
     first, second = submit(worker, endless("x")), submit(worker, endless("x"))
