@@ -35,9 +35,10 @@ def test_the_processor() -> None:
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton here")
 def test_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_cards(monkeypatch, (9, 0), (7, 5))
+    with_cards(monkeypatch, (9, 0), (7, 5), (8, 0))
     assert device_kernels(torch.device("cuda:0")) == ("triton", "reference")
     assert device_kernels(torch.device("cuda:1")) == ("reference",)
+    assert device_kernels(torch.device("cuda:2")) == ("triton", "reference")
     assert chosen("auto", torch.device("cuda:1")) == "reference"
     assert chosen("avx2+reference", torch.device("cuda:0")) == "reference"
     with pytest.raises(ConfigError, match="there are: triton, reference"):

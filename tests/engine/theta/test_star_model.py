@@ -91,6 +91,16 @@ def test_gamma_0_of_the_file_is_no_missing_gamma(base: Path, tmp_path: Path) -> 
     assert asked.star.gamma == 0.3
 
 
+def test_other_factors_leave_theta_off(base: Path, model: tuple[Path, Theta]) -> None:
+    path, theta = model
+    engine, baseline = load(path), load(base).log_likelihoods(IDS, 1)
+    engine.set_theta(enabled=False)
+    engine.replace_theta({name: factors.truncated(2) for name, factors in theta.factors.items()}, 0.9)
+    assert torch.equal(engine.log_likelihoods(IDS, 1), baseline)
+    engine.set_theta(enabled=True)
+    assert not torch.equal(engine.log_likelihoods(IDS, 1), baseline)
+
+
 def test_theta_is_no_part_of_what_the_model_is(base: Path, model: tuple[Path, Theta]) -> None:
     assert load(model[0]).info == load(base).info
 
