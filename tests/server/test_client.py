@@ -1,17 +1,21 @@
-"""The asyncio side of a real engine: who leaves early ends the work."""
+"""The asyncio side of the engine's thread, around a real engine."""
 
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import add
+from typing import Any
 
 import pytest
 
 from engine.embedding import Embedding, EmbeddingRequest
 from engine.engine import Engine
+from engine.types import Event, GenerationRequest, SamplingParams, TextPrompt
 from engine.worker import EngineWorker
 from server.client import EngineClient
 from server.settings import Settings
-from tests.server.live import PATIENCE
+from tests.server.live import PATIENCE, wait_for
 
 
 class SlowTeller(EngineWorker):
@@ -63,3 +67,32 @@ def test_an_embedding_that_is_heard_of_is_not_aborted(worker: SlowTeller) -> Non
     embedding = asyncio.run(EngineClient(worker).embed(EmbeddingRequest("e", (5, 6, 7))))
     assert embedding.vector is not None
     assert worker.aborted == []
+
+
+def test_events_that_came_together_are_one(tiny_worker: EngineWorker) -> None:
+    given = GenerationRequest(
+        "x", TextPrompt("hello"), 6, SamplingParams(seed=1), ignore_eos=True, logprobs=2
+    )
+
+    async def read(*, late: bool) -> list[Event]:
+        client = EngineClient(tiny_worker)
+        finished = tiny_worker.snapshot().requests_finished
+        events = client.events((await client.prepare(given),))
+        await anext(events)
+        if late:
+            # Nothing else runs on this loop meanwhile: the events wait for it.
+            wait_for(lambda: tiny_worker.snapshot().requests_finished > finished)
+        return [event async for event in events]
+
+    at_once, late = asyncio.run(read(late=False)), asyncio.run(read(late=True))
+    assert len(late) <= 2, "the last one may come a moment after it is counted"
+    for found in (at_once, late):
+        assert len(joined(found, "token_ids")) == len(joined(found, "logprobs")) == 6
+    for part in ("text", "token_ids", "logprobs", "finish"):
+        assert joined(late, part) == joined(at_once, part)
+
+
+def joined(events: list[Event], part: str) -> Any:
+    """What all events together say; of how it ends what the last one says."""
+    parts = [getattr(event, part) for event in events]
+    return parts[-1] if part == "finish" else reduce(add, parts)

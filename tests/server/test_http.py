@@ -90,6 +90,12 @@ def test_spellings_of_a_path(server: LiveServer, path: str) -> None:
     assert server.get(path).json == {"result": "koboldcpp/tiny"}
 
 
+def test_the_longest_path_behind_a_prefix(server: LiveServer) -> None:
+    found = server.get("/some/where/api/extra/generate/check").json
+    assert found["results"][0].keys() == {"text"}
+    assert server.post("/x/api/extra/generate/stream/", SHORT).status == 200
+
+
 @pytest.mark.parametrize("path", ["/v1/completion", "/completions", "/x/v1/completions", "/v1/completions/"])
 def test_spellings_of_completions(server: LiveServer, path: str) -> None:
     assert server.post(path, {"prompt": "a", "max_tokens": 1}).json["object"] == "text_completion"

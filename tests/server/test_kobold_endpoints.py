@@ -30,6 +30,14 @@ def result_of(answer: Answer) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.parametrize(("wanted", "made"), [(12, 5), (5, 5), (3, 3)])
+def test_no_reply_is_longer_than_the_server_allows(
+    tiny_worker: EngineWorker, tiny_settings: Settings, wanted: int, made: int
+) -> None:
+    with serving(tiny_worker, tiny_settings.model_copy(update={"genlimit": 5})) as server:
+        assert result_of(server.post(GENERATE, GREEDY | {"max_length": wanted}))["completion_tokens"] == made
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [

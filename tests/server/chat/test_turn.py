@@ -101,10 +101,12 @@ def test_the_engines_error_is_told() -> None:
         ("<|im_end|>", FinishReason.EOS, ""),
         ("Yes.</s><|im_end|>", FinishReason.EOS, "Yes.</s>"),
         ("Yes.<|im_end|>", FinishReason.LENGTH, "Yes.<|im_end|>"),
+        ("Yes._<EOT>", FinishReason.EOS, "Yes."),
+        ("Yes.<EOT>", FinishReason.EOS, "Yes."),
     ],
 )
 def test_the_text_of_the_end_token_is_hidden(text: str, finish: FinishReason, content: str) -> None:
-    turn = reader(ends=("</s>", "<|im_end|>"))
+    turn = reader(ends=("</s>", "<|im_end|>", "<EOT>", "_<EOT>"))
     assert collect(turn.push(Event("1", text, finish=finish, usage=USAGE))).content == content
 
 
