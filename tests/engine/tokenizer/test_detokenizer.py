@@ -72,6 +72,16 @@ def test_a_flushed_detokenizer_starts_anew() -> None:
     assert detokenizer.push(3 + ord("a")) == "a"
 
 
+def test_a_restored_state_is_within_a_character() -> None:
+    detokenizer = Detokenizer(SENTENCE_PIECES)
+    assert detokenizer.push(3 + 0xC3) == ""
+    state = detokenizer.state
+    assert detokenizer.push(3 + 0xA9) == "é"
+    assert detokenizer.push(3 + ord("a")) == "a"
+    detokenizer.restore(state)
+    assert detokenizer.push(3 + 0xA8) == "è"
+
+
 def test_ids_outside_the_vocabulary_are_the_clients_fault() -> None:
     with pytest.raises(RequestError, match="outside the vocabulary"):
         Detokenizer(BYTE_PAIRS).push(-1)

@@ -69,12 +69,30 @@ def test_broken_metadata_is_refused_in_one_line(case: str) -> None:
         {"token_type": [99] * SIZE},
         {"tokens": [*TOKENS[:-1], ""]},
         {"bos_token_id": None, "eos_token_id": None},
+        {"tokens": [*TOKENS[:-2], " h", " he"], "merges": [" h e", "h e"]},
     ],
-    ids=["merge twice", "no types", "unheard types", "empty token", "no special tokens"],
+    ids=["merge twice", "no types", "unheard types", "empty token", "no special tokens", "merge of a space"],
 )
 def test_oddities_that_llama_cpp_takes_are_taken(changes: dict[str, Any]) -> None:
     tokenizer = Tokenizer.from_metadata(byte_pairs(**changes))
     assert tokenizer.text(tokenizer.encode("he")[0]) == "he"
+
+
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        ("<|eot_id|>", True),
+        ("<|fim_pad|>", True),
+        ("<|repo_name|>", True),
+        ("<|file_sep|>", True),
+        ("<|fim_prefix|>", False),
+        ("<|fim_middle|>", False),
+        ("<|im_start|>", False),
+    ],
+)
+def test_well_known_names_end_a_reply(name: str, ends: bool) -> None:
+    tokenizer = Tokenizer.from_metadata(byte_pairs(tokens=[*TOKENS[:-1], name]))
+    assert (SIZE - 1 in tokenizer.end_ids) is ends
 
 
 def test_sentence_pieces_that_name_no_specials_have_the_usual_ones() -> None:
