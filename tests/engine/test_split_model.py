@@ -14,11 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from converter.writer import write_nkat
 from engine.batch import Batch
 from engine.engine import Engine
+from engine.gguf import open_gguf
 from engine.theta.names import corrected_tensor
 from engine.types import SamplingParams
-from tests.converter.thetas import random_factors
+from tests.converter.thetas import random_factors, random_theta
 from tests.engine.driving import request, run
 from tests.engine.models.numpy_llama import NumpyLlama
 from tests.engine.splitting import Stages, engines, kernels, split_model
@@ -115,6 +117,21 @@ def test_one_matrix_is_packed_for_both_ends(tied: bool, tmp_path: Path) -> None:
     found = model(Batch.of_one(torch.tensor(ids)), None).numpy()
     expected = NumpyLlama(path).logits(ids)
     np.testing.assert_allclose(found, expected, atol=5e-3 * float(np.abs(expected).max()))
+
+
+def test_theta_of_a_matrix_for_both_ends_is_the_outputs(tmp_path: Path) -> None:
+    base, embedding = write_llama(tmp_path / "tied.gguf", n_layers=3), "token_embd.weight"
+    path = tmp_path / "tied.nkat"
+    with open_gguf(base) as file:
+        write_nkat(file, random_theta(file, [embedding]), path)
+    whole, split = engines(path, only_the_output_elsewhere, FASTEST)
+    for engine in (whole, split):
+        assert list(engine.check_theta().layers) == [embedding]
+    ids = PROMPTS[0]
+    found = split.log_likelihoods(ids, 1)
+    assert torch.equal(found, whole.log_likelihoods(ids, 1))
+    split.set_theta(enabled=False)
+    assert not torch.equal(split.log_likelihoods(ids, 1), found)
 
 
 def test_blocks_one_by_one_are_all_of_them(base: Path) -> None:

@@ -3,10 +3,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from engine.types import DEFAULT_SAMPLER_ORDER, GbnfGrammar, Grammar, JsonGrammar, Sampler
+from engine.types import DEFAULT_SAMPLER_ORDER, GbnfGrammar, Grammar, JsonGrammar, Sampler, TokenLogprob
 from server.wire.body import describe
 from server.wire.generation_fields import to_grammar
 from server.wire.lenient import Count, Name, Real, Seed, Texts, Truth, WireModel
+from server.wire.logprobs import completion_logprobs
 from server.wire.sampler_fields import NOT_YET, SamplerFields, asked_in_vain, to_sampling
 
 
@@ -143,3 +144,11 @@ def test_what_is_asked_in_vain_is_known() -> None:
 )
 def test_grammars_are_gbnf_or_schemas(text: str, grammar: Grammar | None) -> None:
     assert to_grammar(text) == grammar
+
+
+def test_offsets_count_characters() -> None:
+    pieces = "é日 a"
+    tokens = [TokenLogprob(number, piece.encode(), -0.5) for number, piece in enumerate(pieces)]
+    told = completion_logprobs(tokens, 7)
+    assert told["tokens"] == list(pieces)
+    assert told["text_offset"] == [7, 8, 9, 10]
