@@ -28,11 +28,15 @@ $(INSTALLED): pyproject.toml constraints.txt $(wildcard native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@rm -f $(VENV)/install.log
 	$(PIP_INSTALL) -e '.[dev]' || { \
-		[ "$${NKAT_REQUIRE_NATIVE:-}" != 1 ] && grep -q 'CMake build failed\|CMake configuration failed' $(VENV)/install.log || exit 1; \
+		grep -q 'CMake build failed\|CMake configuration failed' $(VENV)/install.log || exit 1; \
+		why=$$(grep -m 3 -E ': (fatal )?error: |CMake Error|No CMAKE_CXX_COMPILER' $(VENV)/install.log | sed -E 's/^[^ ]+ +/  /'); \
+		hint="Install a C++20 compiler (Debian, Ubuntu: g++), then: make -B install"; \
+		if [ "$${NKAT_REQUIRE_NATIVE:-}" = 1 ]; then \
+			printf 'nkat: the C++ kernels could not be built:\n%s\n%s\n' "$$why" "$$hint"; exit 1; \
+		fi; \
 		NKAT_NATIVE=0 $(PIP_INSTALL) --quiet -e '.[dev]'; \
 		echo "nkat: installed WITHOUT the C++ kernels, which make the CPU several times faster. They could not be built:"; \
-		grep -m 3 -E 'error:|Error:|CMake Error|No CMAKE_CXX_COMPILER' $(VENV)/install.log | sed -E 's/^[^ ]+ +/  /'; \
-		echo "  Install a C++20 compiler (Debian, Ubuntu: g++), then: make -B install"; \
+		printf '%s\n%s\n' "$$why" "$$hint"; \
 	}
 	@touch $@
 
