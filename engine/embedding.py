@@ -21,6 +21,8 @@ class EmbeddingRequest:
     ids: tuple[int, ...]
     pooling: Pooling = "mean"
     truncate: bool = True
+    client: str = ""
+    """Who asks, as in `GenerationRequest`."""
 
 
 @dataclass(frozen=True, slots=True)

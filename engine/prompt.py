@@ -61,11 +61,11 @@ class PromptEncoder:
             if any(not 0 <= token < self._vocab_size for token in ids):
                 raise RequestError(f"token ids must lie between 0 and {self._vocab_size - 1}")
         elif isinstance(prompt, ChatPrompt):
-            ids = self._tokenizer.encode(self.render(prompt))
+            ids = self._tokenizer.encode_end(self.render(prompt), room)
         else:
             if prompt.memory:
-                memory = self._tokenizer.encode(prompt.memory)
-            ids = self._tokenizer.encode(prompt.text, add_bos=False if memory else None)
+                memory = self._tokenizer.encode_end(prompt.memory, room)
+            ids = self._tokenizer.encode_end(prompt.text, room, add_bos=False if memory else None)
         if len(memory) + len(ids) > room:
             memory = self._keep_newest(memory, room - _MEMORY_RESERVE) if memory else []
             rest = room - len(memory)

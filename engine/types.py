@@ -212,6 +212,8 @@ class GenerationRequest:
     logprobs: int | None = None
     final_logprobs: bool = False
     thinking: ThinkingBudget | None = None
+    client: str = ""
+    """Who asks: requests of one client share what is divided among clients."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,13 @@ class EngineWorker:
         """The text of a chat prompt, in the calling thread; raises `RequestError`."""
         return self._engine.render_chat(chat)
 
-    def encode(self, text: str, *, add_bos: bool | None = None, parse_special: bool = True) -> list[int]:
+    def encode(self, text: str, *, add_bos: bool | None = None) -> list[int]:
         """Token ids of a text, in the calling thread; `add_bos` None follows the model's own rule."""
-        return self._engine.tokenizer.encode(text, add_bos=add_bos, parse_special=parse_special)
+        return self._engine.tokenizer.encode(text, add_bos=add_bos)
+
+    def encode_end(self, text: str, tokens: int) -> list[int]:
+        """Token ids of a text's end: more than `tokens`, or all; in the calling thread."""
+        return self._engine.tokenizer.encode_end(text, tokens)
 
     def decode(self, ids: Iterable[int], *, render_special: bool = False) -> str:
         """The text of token ids, in the calling thread."""

@@ -20,18 +20,21 @@ from server.dialects.ollama.routes import ollama_routes
 from server.dialects.openai.routes import openai_routes
 from server.dialects.responses.routes import responses_routes
 from server.logs import OnceLog
+from server.middleware.client_address import ClientAddress
 from server.middleware.crashes import CrashBoundary
 from server.middleware.headers import KoboldHeaders
 from server.middleware.lingering import LingeringClose
 from server.middleware.paths import KnownPaths
 from server.middleware.request_id import RequestId
 from server.openapi import add_description
+from server.pools import WorkPool
 from server.savedata import SaveData
 from server.service import GenerationService
 from server.settings import Settings
 from server.story import read_story
 from server.webui.routes import page_routes
 from server.wire import replies
+from server.wire.body_budget import BodyBudget
 
 
 def create_app(service: GenerationService, settings: Settings) -> FastAPI:
@@ -44,7 +47,7 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
     guessed = _guessed_adapter(service)
     chosen = (load_adapter(settings.adapter) or guessed) if settings.adapter else None
     tags = guessed if chosen is None else chosen
-    planner = ChatPlanner(service.info, chosen, guessed, count=service.length)
+    planner = ChatPlanner(service.info, chosen, guessed, fits=service.fits)
     saves = None if settings.savedatafile is None else SaveData.open(settings.savedatafile)
     routers = (
         page_routes(service, guard, engine=service.engine, lite=settings.lite),
@@ -69,6 +72,7 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
         openapi_url=None,
         middleware=[
             Middleware(RequestId),
+            Middleware(ClientAddress),
             Middleware(LingeringClose),
             Middleware(KoboldHeaders),
             Middleware(CrashBoundary),
@@ -82,6 +86,8 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
             405: replies.render_unknown_path,
         },
     )
+    app.state.body_budget = BodyBudget()
+    app.state.body_pool = WorkPool("bodies", threads=1, waiting_per_client=8)
     for router in routers:
         app.include_router(router)
     add_description(app, version("nkat"))
@@ -93,6 +99,6 @@ def _guessed_adapter(service: GenerationService) -> Adapter:
 
     def render(messages: Sequence[Mapping[str, Any]], open_reply: bool) -> str:
         chat = ChatPrompt(tuple(messages), continue_last=False, open_reply=open_reply)
-        return service.engine.render_chat(chat)
+        return service.engine.render_chat_now(chat)
 
     return guess_adapter(render, chatml=False)

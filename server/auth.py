@@ -32,13 +32,16 @@ class KeyGuard:
 
     def require(self, request: Request) -> None:
         """Dependency of protected routes; it runs before the body is read. Raises `HttpError`."""
-        if not self.admits(request):
-            raise _unauthorized()
+        self._require(request, self.admits(request))
 
     def require_any(self, request: Request) -> None:
         """Dependency of Anthropic's routes: as `require`, and the key may come in either header."""
-        if not self.admits(request) and not self._is_key(_sent(request, b"x-api-key")):
+        self._require(request, self.admits(request) or self._is_key(_sent(request, b"x-api-key")))
+
+    def _require(self, request: Request, admitted: bool) -> None:
+        if not admitted:
             raise _unauthorized()
+        request.state.has_key = self.protected
 
     def _is_key(self, sent: bytes | None) -> bool:
         if self._key is None:

@@ -12,7 +12,18 @@ from typing import Protocol
 from engine.embedding import Embedding, EmbeddingRequest
 from engine.errors import EngineDeadError
 from engine.metrics import Snapshot
-from engine.types import Backend, ChatPrompt, Event, GenerationRequest, ModelInfo, ThetaStatus
+from engine.types import (
+    Backend,
+    ChatPrompt,
+    Event,
+    GenerationRequest,
+    ModelInfo,
+    Prompt,
+    TextPrompt,
+    ThetaStatus,
+    TokenPrompt,
+)
+from server.pools import WorkPool
 
 
 class Worker(Protocol):
@@ -29,9 +40,8 @@ class Worker(Protocol):
     def submit(self, request: GenerationRequest, on_event: Callable[[Event], None]) -> None: ...  # noqa: D102
     def abort(self, request_id: str) -> None: ...  # noqa: D102
     def snapshot(self) -> Snapshot: ...  # noqa: D102
-    def encode(  # noqa: D102
-        self, text: str, *, add_bos: bool | None = None, parse_special: bool = True
-    ) -> list[int]: ...
+    def encode(self, text: str, *, add_bos: bool | None = None) -> list[int]: ...  # noqa: D102
+    def encode_end(self, text: str, tokens: int) -> list[int]: ...  # noqa: D102
     def decode(self, ids: list[int], *, render_special: bool = False) -> str: ...  # noqa: D102
     def render_chat(self, prompt: ChatPrompt) -> str: ...  # noqa: D102
     def prepare_embedding(self, request: EmbeddingRequest) -> EmbeddingRequest: ...  # noqa: D102
@@ -40,11 +50,25 @@ class Worker(Protocol):
     ) -> None: ...
 
 
+SHORT_TEXT = 1 << 14
+"""Characters of a text that takes a millisecond or two to tokenise."""
+WAITING_PER_CLIENT = 32
+"""Calls of one client that may wait for a thread."""
+
+
 class EngineClient:
-    """Requests to the engine as coroutines. Tokenising never runs on the event loop."""
+    """Requests to the engine as coroutines. Belongs to one event loop.
+
+    Tokenising, rendering and compiling run in pools of their own, short texts apart from long ones and from
+    grammars, so that no client's large request delays another's small one.
+    """
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._short = WorkPool("short-texts", 2, WAITING_PER_CLIENT)
+        self._long = WorkPool("long-texts", 1, WAITING_PER_CLIENT)
+        self._grammars = WorkPool("grammars", 1, WAITING_PER_CLIENT)
+        self._templates = WorkPool("templates", 2, WAITING_PER_CLIENT)
 
     @property
     def info(self) -> ModelInfo:
@@ -77,20 +101,42 @@ class EngineClient:
         self._worker.abort(request_id)
 
     async def prepare(self, request: GenerationRequest) -> GenerationRequest:
-        """The request with its prompt as tokens. Raises `RequestError`."""
-        return await asyncio.to_thread(self._worker.prepare, request)
+        """The request with its prompt as tokens. Raises `RequestError`, `BusyError`."""
+        pool = self._pool(request.prompt) if request.grammar is None else self._grammars
+        return await pool.run(self._worker.prepare, request)
 
     async def encode(self, text: str, *, add_bos: bool | None) -> list[int]:
-        """Token ids of `text`; `add_bos` None follows the model's own rule."""
-        return await asyncio.to_thread(self._worker.encode, text, add_bos=add_bos)
+        """Token ids of `text`; `add_bos` None follows the model's own rule. Raises `BusyError`."""
+        pool = self._short if len(text) <= SHORT_TEXT else self._long
+        return await pool.run(self._worker.encode, text, add_bos=add_bos)
+
+    async def encode_end(self, text: str, tokens: int) -> list[int]:
+        """Token ids of the end of `text`: more than `tokens`, or all. Raises `BusyError`."""
+        pool = self._short if len(text) <= SHORT_TEXT else self._long
+        return await pool.run(self._worker.encode_end, text, tokens)
 
     async def decode(self, ids: list[int], *, render_special: bool = True) -> str:
-        """The text of token ids. Raises `RequestError` for an id that the model does not have."""
-        return await asyncio.to_thread(self._worker.decode, ids, render_special=render_special)
+        """The text of token ids. Raises `RequestError` for an id outside the vocabulary, `BusyError`."""
+        pool = self._short if len(ids) <= SHORT_TEXT else self._long
+        return await pool.run(self._worker.decode, ids, render_special=render_special)
 
-    def render_chat(self, prompt: ChatPrompt) -> str:
-        """The text of a chat prompt, in the calling thread. Raises `RequestError`."""
+    async def render_chat(self, prompt: ChatPrompt) -> str:
+        """The text of a chat prompt. Raises `RequestError`, `BusyError`."""
+        return await self._templates.run(self._worker.render_chat, prompt)
+
+    def render_chat_now(self, prompt: ChatPrompt) -> str:
+        """As `render_chat`, but in the calling thread; for the start of the server."""
         return self._worker.render_chat(prompt)
+
+    def _pool(self, prompt: Prompt) -> WorkPool:
+        match prompt:
+            case TextPrompt():
+                size = len(prompt.text) + len(prompt.memory)
+            case TokenPrompt():
+                size = len(prompt.ids)
+            case ChatPrompt():
+                return self._templates
+        return self._short if size <= SHORT_TEXT else self._long
 
     async def embed(self, request: EmbeddingRequest) -> Embedding:
         """The vector of one input; leaving early ends the work. Raises `RequestError`, `EngineDeadError`."""
@@ -105,7 +151,8 @@ class EngineClient:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(keep, embedding)
 
-        prepared = await asyncio.to_thread(self._worker.prepare_embedding, request)
+        pool = self._short if len(request.ids) <= SHORT_TEXT else self._long
+        prepared = await pool.run(self._worker.prepare_embedding, request)
         self._worker.submit_embedding(prepared, deliver)
         try:
             embedding = await done
@@ -116,19 +163,25 @@ class EngineClient:
             raise EngineDeadError(embedding.error or "the embedding was aborted")
         return embedding
 
-    async def events(self, requests: tuple[GenerationRequest, ...]) -> AsyncGenerator[Event, None]:
+    async def events(
+        self, requests: tuple[GenerationRequest, ...], arrived: Callable[[Event], None]
+    ) -> AsyncGenerator[Event, None]:
         """The news of all `requests`, which must be prepared, until each has had its last event.
 
         The first event is empty and says that the engine has taken them all. Events of one request
-        that arrived together are joined. However this ends, no request outlives it. Raises
-        `EngineDeadError`.
+        that arrived together are joined. `arrived` is called with each event at once, also where nobody asks
+        for the next one. However this ends, no request outlives it. Raises `EngineDeadError`.
         """
         loop = asyncio.get_running_loop()
         queue: asyncio.Queue[Event] = asyncio.Queue()
 
+        def keep(event: Event) -> None:
+            arrived(event)
+            queue.put_nowait(event)
+
         def deliver(event: Event) -> None:
             if not loop.is_closed():
-                loop.call_soon_threadsafe(queue.put_nowait, event)
+                loop.call_soon_threadsafe(keep, event)
 
         unfinished: set[str] = set()
         try:

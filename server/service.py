@@ -3,7 +3,6 @@
 Independent of HTTP. Lives on one event loop and needs no locks.
 """
 
-import asyncio
 import time
 from array import array
 from collections import OrderedDict
@@ -23,7 +22,13 @@ from engine.types import (
     Usage,
 )
 from server.client import EngineClient
+from server.guesses import GuessLimit
+from server.pools import client
 
+LONGEST_COUNTED = 1 << 20
+"""Characters of a text that is tokenised as a whole: a quarter of a second of one core."""
+CHARACTERS_PER_TOKEN = 16
+"""Where a context is long: texts of more characters for each of its tokens are refused."""
 REMEMBERED_TEXTS = 64
 """Texts of finished generations that stay available to clients which lost their connection."""
 
@@ -32,17 +37,19 @@ REMEMBERED_TEXTS = 64
 class Origin:
     """Who asks: the name the client gave the request, and its address.
 
-    A request with a genkey is found by that key alone. Without one, a client speaks of its own
-    keyless requests: those from the same address.
+    A request with a genkey is found by whoever names it from the same address or with the server's key
+    (`has_key`). Without a genkey, a client speaks of its own keyless requests: those from the same address.
     """
 
     address: str = ""
     genkey: str = ""
+    has_key: bool = False
 
-    @property
-    def name(self) -> tuple[str, str]:
-        """Under which name texts are kept and requests are aborted."""
-        return ("", self.genkey) if self.genkey else (self.address, "")
+    def means(self, other: "Origin") -> bool:
+        """Whether who says this speaks of requests that came from `other`."""
+        if self.genkey != other.genkey:
+            return False
+        return self.address == other.address or (bool(self.genkey) and self.has_key and other.has_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,17 @@ class _Ticket:
     request_ids: tuple[str, ...]
     texts: dict[str, Said] = field(default_factory=dict)
     aborted: bool = False
+    unfinished: set[str] = field(default_factory=set)
+    """Of the requests, those that take a place: until the engine is done with them, read or not."""
+
+    def __post_init__(self) -> None:
+        self.unfinished.update(self.request_ids)
+
+    def take(self, event: Event) -> None:
+        """Note what the engine has made."""
+        self.texts[event.request_id] = self.texts.get(event.request_id, Said()) + event
+        if event.finish is not None:
+            self.unfinished.discard(event.request_id)
 
     @property
     def said(self) -> Said:
@@ -113,7 +131,8 @@ class GenerationService:
     """Admits requests, runs them on the engine, and knows which are open.
 
     At most `capacity` generations are open at a time, running or waiting; the next one is refused
-    with `BusyError` at once rather than kept hanging. `most_tokens` caps the length of every reply.
+    with `BusyError` at once rather than kept hanging. One that the engine has finished takes no place, even
+    where its client has not read it yet. `most_tokens` caps the length of every reply.
     """
 
     def __init__(self, engine: EngineClient, capacity: int, most_tokens: int | None = None) -> None:
@@ -121,7 +140,8 @@ class GenerationService:
         self._capacity = capacity
         self._most_tokens = most_tokens
         self._tickets: list[_Ticket] = []
-        self._texts: OrderedDict[tuple[str, str], Said] = OrderedDict()
+        self._texts: OrderedDict[Origin, Said] = OrderedDict()
+        self.guesses = GuessLimit()
         self._started = self._last_asked = time.monotonic()
 
     @property
@@ -138,15 +158,15 @@ class GenerationService:
         """
         names = tuple(request.request_id for request in requests)
         with self._admitted(names, origin) as ticket:
-            prepared = tuple([await self.engine.prepare(self._capped(request)) for request in requests])
+            asked = [replace(self._capped(request), client=client.get()) for request in requests]
+            prepared = tuple([await self.engine.prepare(request) for request in asked])
             if ticket.aborted:
                 yield Event(prepared[0].request_id)
                 for request in prepared:
                     yield Event(request.request_id, finish=FinishReason.ABORT, usage=Usage(0, 0))
                 return
-            async with aclosing(self.engine.events(prepared)) as events:
+            async with aclosing(self.engine.events(prepared, ticket.take)) as events:
                 async for event in events:
-                    ticket.texts[event.request_id] = ticket.texts.get(event.request_id, Said()) + event
                     yield event
 
     async def generate(self, *requests: GenerationRequest, origin: Origin) -> list[Reply]:
@@ -162,16 +182,22 @@ class GenerationService:
                     last[event.request_id] = event
         return [_reply(said[request.request_id], last[request.request_id]) for request in requests]
 
-    def said_so_far(self, origin: Origin) -> Said:
-        """What the newest generation of that name has said, also after its end; nothing if there is none."""
-        for ticket in reversed(self._tickets):
-            if ticket.origin.name == origin.name:
-                return ticket.said
-        return self._texts.get(origin.name, Said())
+    async def said_so_far(self, origin: Origin) -> Said:
+        """What the newest generation of that name has said, also after its end; nothing if there is none.
 
-    def abort(self, origin: Origin) -> bool:
-        """End all generations of that name; whether there were any."""
-        found = [ticket for ticket in self._tickets if ticket.origin.name == origin.name]
+        Answers slowly to those who guess names. Raises `BusyError` where they do so many times at once.
+        """
+        await self._slow_guesses(origin)
+        for ticket in reversed(self._tickets):
+            if origin.means(ticket.origin):
+                return ticket.said
+        kept = (said for kept, said in reversed(self._texts.items()) if origin.means(kept))
+        return next(kept, Said())
+
+    async def abort(self, origin: Origin) -> bool:
+        """End all generations of that name; whether there were any. Slow for guesses, as `said_so_far` is."""
+        await self._slow_guesses(origin)
+        found = [ticket for ticket in self._tickets if origin.means(ticket.origin) and ticket.unfinished]
         for ticket in found:
             self._abort(ticket)
         return bool(found)
@@ -192,7 +218,8 @@ class GenerationService:
         with self._admitted((request_id,), Origin()) as ticket:
             for number, given in enumerate(inputs):
                 ids = await self.count(given, special=True) if isinstance(given, str) else given
-                wanted = EmbeddingRequest(f"{request_id}-{number}", tuple(ids), pooling, truncate)
+                name = f"{request_id}-{number}"
+                wanted = EmbeddingRequest(name, tuple(ids), pooling, truncate, client.get())
                 if ticket.aborted:
                     raise EngineDeadError("the server is stopping")
                 embedding = await self.engine.embed(wanted)
@@ -201,20 +228,26 @@ class GenerationService:
         return vectors
 
     async def count(self, text: str, *, special: bool) -> list[int]:
-        """Token ids of `text`; `special` puts BOS in front where the model wants one."""
+        """Token ids of the whole `text`; `special` puts BOS in front where the model wants one.
+
+        Raises `RequestError` for a text that no context holds, `BusyError`.
+        """
+        most = max(LONGEST_COUNTED, CHARACTERS_PER_TOKEN * self.info.context_length)
+        if len(text) > most:
+            raise RequestError(f"the text has {len(text)} characters; this server counts at most {most}")
         return await self.engine.encode(text, add_bos=None if special else False)
 
-    async def length(self, text: str) -> int:
-        """The tokens of a prompt."""
-        return len(await self.count(text, special=True))
+    async def fits(self, text: str, tokens: int) -> bool:
+        """Whether a prompt has at most `tokens` tokens; the beginning of a longer one is not tokenised."""
+        return len(await self.engine.encode_end(text, tokens)) <= tokens
 
     async def decode(self, ids: list[int], *, render_special: bool = True) -> str:
-        """The text of token ids. Raises `RequestError` for an id that the model does not have."""
+        """The text of token ids. Raises `RequestError` for an id outside the vocabulary, `BusyError`."""
         return await self.engine.decode(ids, render_special=render_special)
 
     async def render_chat(self, prompt: ChatPrompt) -> str:
-        """The text that the model's template makes of messages. Raises `RequestError`."""
-        return await asyncio.to_thread(self.engine.render_chat, prompt)
+        """The text that the model's template makes of messages. Raises `RequestError`, `BusyError`."""
+        return await self.engine.render_chat(prompt)
 
     def status(self) -> Status:
         """What goes on at this moment."""
@@ -238,7 +271,7 @@ class GenerationService:
 
     @property
     def _open(self) -> int:
-        return sum(len(ticket.request_ids) for ticket in self._tickets)
+        return sum(len(ticket.unfinished) for ticket in self._tickets)
 
     @contextmanager
     def _admitted(self, names: tuple[str, ...], origin: Origin) -> Iterator[_Ticket]:
@@ -258,9 +291,14 @@ class GenerationService:
             self._tickets.remove(ticket)
             self._remember(ticket)
 
+    async def _slow_guesses(self, origin: Origin) -> None:
+        known = (*(ticket.origin for ticket in self._tickets), *self._texts)
+        if origin.genkey and not any(origin.means(one) for one in known):
+            await self.guesses.wait(origin.address)
+
     def _remember(self, ticket: _Ticket) -> None:
-        self._texts[ticket.origin.name] = ticket.said
-        self._texts.move_to_end(ticket.origin.name)
+        self._texts[ticket.origin] = ticket.said
+        self._texts.move_to_end(ticket.origin)
         while len(self._texts) > REMEMBERED_TEXTS:
             self._texts.popitem(last=False)
 

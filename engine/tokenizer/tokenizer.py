@@ -16,6 +16,10 @@ from engine.tokenizer.vocabulary import TokenType, Vocabulary
 
 _FAMILIES = {"gpt2": byte_pair_codec, "llama": sentencepiece_codec}
 
+_CHARACTERS = 8
+"""Characters of a token that are tried first; English has four or five."""
+_MARGIN = 64
+"""Tokens behind a cut that may be others than in the whole text."""
 _HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN)
 """Shown only when special tokens are rendered, and found in text only when special tokens are parsed."""
 
@@ -105,6 +109,21 @@ class Tokenizer:
         if add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids.insert(0, self.bos_id)
         return ids
+
+    def encode_end(self, text: str, tokens: int, *, add_bos: bool | None = None) -> list[int]:
+        """Token ids of `text`, or of its end if the whole has more than `tokens` of them.
+
+        Of a longer text more than `tokens` ids are returned, of which the last `tokens` are those of the
+        whole text. The work is bounded by `tokens`. A BOS is put first as in `encode`.
+        """
+        length = _CHARACTERS * (tokens + _MARGIN)
+        while length < len(text):
+            ids = self.encode(text[-length:], add_bos=add_bos)
+            # The tokens at the cut may be others than in the whole text.
+            if len(ids) > tokens + _MARGIN:
+                return ids
+            length *= 4
+        return self.encode(text, add_bos=add_bos)
 
     def decode(self, ids: Iterable[int], *, render_special: bool = False) -> str:
         """The text of a whole: bytes that are no UTF-8 show as U+FFFD.

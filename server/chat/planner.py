@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 Render = Callable[[ChatPrompt], Awaitable[str]]
 """The model's own chat template. May raise `RequestError` and `ModelFileError`."""
 
-Count = Callable[[str], Awaitable[int]]
+Fits = Callable[[str, int], Awaitable[bool]]
 """The tokens of a prompt."""
 
 _LEAST_ROOM = 16
@@ -87,8 +87,8 @@ class ChatPlanner:
 
     `adapter` is the settings' own; with None the model's template writes the prompts. `fallback` does
     where there is no template or it refuses the messages, and is Alpaca's if not given;
-    `adapter_guess.guess_adapter` finds the best one. `count` says how many tokens a text has; without it
-    no turns are left out, however long the chat.
+    `adapter_guess.guess_adapter` finds the best one. `fits` says whether a text has at most n tokens;
+    without it no turns are left out, however long the chat.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class ChatPlanner:
         info: ModelInfo,
         adapter: Adapter | None = None,
         fallback: Adapter | None = None,
-        count: Count | None = None,
+        fits: Fits | None = None,
     ) -> None:
         template = info.chat_template
         self._info = info
-        self._count = count
+        self._fits_in = fits
         self._adapter = adapter
         self._fallback = Adapter() if fallback is None else fallback
         self._has_template = template is not None
@@ -190,9 +190,9 @@ class ChatPlanner:
         room = max(_LEAST_ROOM, context - max(0, base.max_tokens))
         # No token has less than a byte, but a BOS that the tokenizer puts in front.
         return (
-            self._count is None
+            self._fits_in is None
             or len(text.encode("utf-8", "replace")) < room
-            or await self._count(text) <= room
+            or await self._fits_in(text, room)
         )
 
     async def _from_template(

@@ -3,16 +3,21 @@
 import json
 import logging
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
+from server.pools import WorkPool
+from server.wire.body_budget import BodyBudget, BodyShare
+from server.wire.json_size import VALUES, has_too_many_values
 from server.wire.lenient import WireModel
 from server.wire.replies import ClientGoneError, HttpError
 
 Body = TypeVar("Body", bound=WireModel)
+Parsed = TypeVar("Parsed")
 
 prompts = logging.getLogger("server.prompts")
 """What clients send, word for word. Silent unless the user asks for it."""
@@ -23,18 +28,41 @@ NAME_SHOWN = 64
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
+LARGE = 1 << 16
+"""Bytes of a body that is parsed in a thread: less takes a millisecond at most."""
+
+
 async def read_model(request: Request, model: type[Body], limit_mb: int) -> Body:
-    """The request's body as `model`. Raises `HttpError`, `ClientGoneError`."""
-    fields = await read_object(request, limit_mb)
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise HttpError(422, describe(error)) from None
+    """The request's body as `model`. Raises `HttpError`, `ClientGoneError`, `BusyError`."""
+
+    def parse(raw: bytes) -> Body:
+        try:
+            return model.model_validate(_parse(raw))
+        except ValidationError as error:
+            raise HttpError(422, describe(error)) from None
+
+    return await _read(request, limit_mb, parse)
 
 
 async def read_object(request: Request, limit_mb: int) -> dict[str, Any]:
-    """The request's body as a JSON object. Raises `HttpError`, `ClientGoneError`."""
-    raw = await _read_bytes(request, limit_mb)
+    """The request's body as a JSON object. Raises `HttpError`, `ClientGoneError`, `BusyError`."""
+    return await _read(request, limit_mb, _parse)
+
+
+async def _read(request: Request, limit_mb: int, parse: Callable[[bytes], Parsed]) -> Parsed:
+    budget: BodyBudget = request.app.state.body_budget
+    pool: WorkPool = request.app.state.body_pool
+    with budget.open() as share:
+        raw = await _read_bytes(request, limit_mb, share)
+        if prompts.isEnabledFor(logging.DEBUG):
+            prompts.debug("%s %s", request.url.path, raw.decode("utf-8", "replace"))
+        return parse(raw) if len(raw) <= LARGE else await pool.run(parse, raw)
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    """A JSON object. Raises `HttpError`."""
+    if has_too_many_values(raw):
+        raise HttpError(413, f"The request body holds more than {VALUES} values.")
     try:
         # Not json.loads(bytes): that would guess UTF-16 and UTF-32 as well.
         value = json.loads(raw.decode("utf-8"))
@@ -45,11 +73,10 @@ async def read_object(request: Request, limit_mb: int) -> dict[str, Any]:
         raise HttpError(500, "Error parsing input.") from None
     if not isinstance(value, dict):
         raise HttpError(400, "The request body must be a JSON object.")
-    prompts.debug("%s %s", request.url.path, raw.decode("utf-8"))
     return value
 
 
-async def _read_bytes(request: Request, limit_mb: int) -> bytes:
+async def _read_bytes(request: Request, limit_mb: int, share: BodyShare) -> bytes:
     limit = limit_mb << 20
     too_big = HttpError(500, f"Payload is too big. Max payload size is {limit_mb}MB.")
     declared = request.headers.get("content-length", "")
@@ -61,6 +88,7 @@ async def _read_bytes(request: Request, limit_mb: int) -> bytes:
         async for chunk in request.stream():
             length += len(chunk)
             if length <= limit:
+                share.grow_to(length)
                 body += chunk
             elif length > 2 * limit:
                 break

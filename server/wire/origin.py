@@ -7,4 +7,5 @@ from server.service import Origin
 
 def origin_of(request: Request, genkey: str = "") -> Origin:
     """The client's address, as far as the server sees it, and the name it gave the request."""
-    return Origin(request.client.host if request.client is not None else "", genkey)
+    address = request.client.host if request.client is not None else ""
+    return Origin(address, genkey, has_key=getattr(request.state, "has_key", False))

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -18,7 +19,13 @@ from server.wire.lenient import Count, Real, Seed, WireModel
 
 BIAS_LIMIT = 100.0
 BIAS_ENTRIES = 512
+ENTRIES_READ = 4096
+"""Of a list of biases or bans: what is no token says nothing, but is not looked at for ever."""
+_ID_LENGTH = 12
+"""Characters of a token's id with its comma and spaces."""
 BREAKERS = 128
+BREAKERS_TEXT = 1 << 16
+"""Characters of the longest list of breakers that is written as text."""
 
 SAMPLER_NUMBERS = (
     Sampler.TOP_K,
@@ -37,7 +44,7 @@ def _biases(value: Any) -> tuple[tuple[int, float], ...]:
     if not isinstance(value, dict):
         return ()
     biases: dict[int, float] = {}
-    for key, bias in value.items():
+    for key, bias in islice(value.items(), ENTRIES_READ):
         try:
             token, amount = int(key), float(bias)
         except (TypeError, ValueError, OverflowError):
@@ -48,8 +55,10 @@ def _biases(value: Any) -> tuple[tuple[int, float], ...]:
 
 
 def _bans(value: Any) -> tuple[int, ...]:
-    """Token ids separated by commas."""
-    return tuple(int(part) for part in str(value).split(",") if part.strip().isdecimal() and len(part) < 12)
+    """Token ids separated by commas. No more of the text is looked at than `ENTRIES_READ` ids take."""
+    text = str(value) if isinstance(value, (str, int, float)) else ""
+    parts = text[: ENTRIES_READ * _ID_LENGTH].split(",")
+    return tuple(int(part) for part in parts if part.strip().isdecimal() and len(part) < _ID_LENGTH)
 
 
 def _order(value: Any) -> tuple[Sampler, ...]:
@@ -64,6 +73,8 @@ def _order(value: Any) -> tuple[Sampler, ...]:
 def _breakers(value: Any) -> Any:
     """A list of strings, or a list written as JSON text; text that is no such list means none."""
     if isinstance(value, str):
+        if len(value) > BREAKERS_TEXT:
+            return []
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):

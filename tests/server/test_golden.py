@@ -1,5 +1,6 @@
 """Recorded exchanges with KoboldCpp, replayed: status, headers, shape, types, framing."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ def narrow_server(tiny_worker: EngineWorker, tiny_settings: Settings) -> Iterato
 def busy(server: LiveServer, genkey: str) -> Iterator[None]:
     """A generation with that key runs, and has said something."""
     with running(server, "/api/v1/generate", LONG | {"genkey": genkey}):
-        wait_for(lambda: server.service.said_so_far(Origin("127.0.0.1", genkey)).text)
+        wait_for(lambda: asyncio.run(server.service.said_so_far(Origin("127.0.0.1", genkey))).text)
         yield
     server.wait_until_idle()
 

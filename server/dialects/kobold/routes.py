@@ -112,12 +112,12 @@ def kobold_routes(
 
         Also after its end, for clients that lost their connection; empty where there was none.
         """
-        return JsonReply(convert.check_reply(service.said_so_far(await read_origin(request))))
+        return JsonReply(convert.check_reply(await service.said_so_far(await read_origin(request))))
 
     @router.get("/api/extra/generate/check", dependencies=with_key)
     async def check_keyless(request: Request) -> JsonReply:
         """The text of the caller's generation without a genkey."""
-        return JsonReply(convert.check_reply(service.said_so_far(origin_of(request))))
+        return JsonReply(convert.check_reply(await service.said_so_far(origin_of(request))))
 
     @router.post("/api/extra/last_logprobs", dependencies=with_key, openapi_extra=which)
     async def last_logprobs(request: Request) -> JsonReply:
@@ -125,12 +125,12 @@ def kobold_routes(
 
         Null unless the generation asked for them with `logprobs`.
         """
-        return JsonReply(convert.logprobs_reply(service.said_so_far(await read_origin(request))))
+        return JsonReply(convert.logprobs_reply(await service.said_so_far(await read_origin(request))))
 
     @router.get("/api/extra/last_logprobs", dependencies=with_key)
     async def last_logprobs_keyless(request: Request) -> JsonReply:
         """The token probabilities of the caller's generation without a genkey."""
-        return JsonReply(convert.logprobs_reply(service.said_so_far(origin_of(request))))
+        return JsonReply(convert.logprobs_reply(await service.said_so_far(origin_of(request))))
 
     @router.post("/api/extra/abort", dependencies=with_key, openapi_extra=which)
     async def abort(request: Request) -> JsonReply:
@@ -138,7 +138,7 @@ def kobold_routes(
 
         It answers with the text so far. `success` and `done` are words: "true" where there was one.
         """
-        return JsonReply(convert.abort_reply(service.abort(await read_origin(request))))
+        return JsonReply(convert.abort_reply(await service.abort(await read_origin(request))))
 
     add_token_routes(router, service, settings, guard)
     add_info_routes(router, service, settings, guard, story)

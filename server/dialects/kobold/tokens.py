@@ -76,7 +76,7 @@ def add_token_routes(
         try:
             if not isinstance(schema, dict):
                 raise RequestError("the schema must be a JSON object")
-            grammar = schema_to_gbnf(schema)
+            grammar = await request.app.state.body_pool.run(schema_to_gbnf, schema)
         except RequestError:
             return JsonReply({"result": "", "success": False})
         return JsonReply({"result": grammar, "success": True})

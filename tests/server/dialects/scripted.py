@@ -107,8 +107,11 @@ class ScriptedWorker:
     def snapshot(self) -> Snapshot:
         return Snapshot()
 
-    def encode(self, text: str, *, add_bos: bool | None = None, parse_special: bool = True) -> list[int]:
+    def encode(self, text: str, *, add_bos: bool | None = None) -> list[int]:
         return list(text.encode())
+
+    def encode_end(self, text: str, tokens: int) -> list[int]:
+        return self.encode(text)
 
     def decode(self, ids: list[int], *, render_special: bool = False) -> str:
         return bytes(ids).decode(errors="replace")

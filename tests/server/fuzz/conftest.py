@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from engine.worker import EngineWorker
+from server.guesses import GuessLimit
 from server.settings import Settings
 from tests.server.fuzz.exchange import exchange
 from tests.server.live import LiveServer, serving
@@ -46,7 +47,12 @@ def fuzz_server(
         savedatafile=saves,
     )
     with serving(fuzz_worker, settings) as server:
+        server.service.guesses = GuessLimit(sleep=at_once)
         yield server
+
+
+async def at_once(seconds: float) -> None:
+    """Hundreds of random names would be slowed."""
 
 
 @pytest.fixture
