@@ -24,6 +24,7 @@ from server.middleware.client_address import ClientAddress
 from server.middleware.crashes import CrashBoundary
 from server.middleware.headers import KoboldHeaders
 from server.middleware.lingering import LingeringClose
+from server.middleware.memory import MemoryReturn
 from server.middleware.paths import KnownPaths
 from server.middleware.request_id import RequestId
 from server.openapi import add_description
@@ -73,6 +74,7 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
         middleware=[
             Middleware(RequestId),
             Middleware(ClientAddress),
+            Middleware(MemoryReturn),
             Middleware(LingeringClose),
             Middleware(KoboldHeaders),
             Middleware(CrashBoundary),

@@ -14,6 +14,7 @@ from server.chat.adapters import load_adapter
 from server.commands.start import choose_start
 from server.console import Console
 from server.logs import set_up_logging
+from server.memory import limit_arenas
 from server.savedata import SaveData
 from server.settings import Settings
 from server.story import read_story
@@ -29,6 +30,7 @@ def serve(settings: Settings) -> None:
     What can fail quickly comes first: the settings and their files, the port, the model file. Nobody can
     connect before the model is loaded.
     """
+    limit_arenas()
     asked = settings.engine_config()
     check_files(settings)
     console = Console(quiet=settings.quiet)
