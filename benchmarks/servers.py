@@ -22,7 +22,7 @@ class RunningServer:
 
     def __init__(self, command: list[str], port: int, environment: dict[str, str]) -> None:
         """Start it and wait until it has answered. Raises `PeerError` if it ends or takes too long."""
-        self._port = port
+        self.port = port
         self._round = 0
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
         self._process = start(command, stdout=self._log, stderr=subprocess.STDOUT, env=environment)
@@ -38,10 +38,15 @@ class RunningServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def streams(self) -> dict[str, float]:
         """Tokens/s of all streams together; the same prompts for every server, and new ones each time."""
         self._round += 1
-        return {"batch8": stream_all(self._port, self._round)}
+        return {"batch8": stream_all(self.port, self._round)}
 
     def close(self) -> None:
         """Stop it, and wait for its end."""
@@ -50,7 +55,7 @@ class RunningServer:
 
     def _wait(self, command: list[str]) -> None:
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not answers(self._port):
+        while not answers(self.port):
             if self._process.poll() is not None:
                 self._log.seek(0)
                 said = self._log.read().decode(errors="replace").strip().splitlines()

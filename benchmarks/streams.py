@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.peer import PeerError
 from benchmarks.sizes import STREAM_TOKENS, STREAMS
 
-_WORDS = (
+WORDS = (
     "sea",
     "lamp",
     "storm",
@@ -90,5 +90,5 @@ def _prompts(seed: int) -> list[str]:
     """Short prompts that differ from their first words on, so that no prefix is cached."""
     rng = random.Random(seed)
     return [
-        f"{seed}.{number} The " + " ".join(rng.choices(_WORDS, k=_PROMPT_WORDS)) for number in range(STREAMS)
+        f"{seed}.{number} The " + " ".join(rng.choices(WORDS, k=_PROMPT_WORDS)) for number in range(STREAMS)
     ]
