@@ -12,7 +12,7 @@ from server.middleware.lingering import LingeringClose
 from server.middleware.request_id import RequestId
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
-END: Message = {"type": "http.response.body", "body": b"x", "more_body": False}
+END: dict[str, Any] = {"type": "http.response.body", "body": b"x", "more_body": False}
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,7 +34,11 @@ def visit(app: ASGIApp, *parts: Message, headers: dict[str, str] | None = None) 
 
     raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
     scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "headers": raw}
-    asyncio.run(app(scope, receive, send))
+
+    async def run() -> None:
+        await app(scope, receive, send)
+
+    asyncio.run(run())
     assert not waiting, "all was read"
     return sent
 

@@ -94,5 +94,6 @@ def test_costs_tell_what_the_cache_had(path: str, streamed: bool, server: LiveSe
         usage = server.worker.snapshot().last_usage
         assert usage is not None
         assert usage.completion_tokens == LENGTH
-        assert last_told(answer) == costs(usage), round_
-    assert 0 < usage.cached_tokens < usage.prompt_tokens
+        assert last_told(answer) == costs(usage)
+        if round_ == 1:
+            assert 0 < usage.cached_tokens < usage.prompt_tokens
