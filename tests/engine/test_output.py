@@ -276,6 +276,57 @@ def test_probabilities_are_told_of_the_tokens_of_the_text(
     assert b"".join(one.raw for one in found).decode() == told
 
 
+def told(out: Output, ids: list[int]) -> list[int]:
+    """The tokens whose probabilities are told, up to the end or to the token limit."""
+    found: list[TokenLogprob] = []
+    for token in ids:
+        verdict = out.push(token, TokenLogprob(token, b"", -0.5))
+        found += verdict.logprobs
+        if verdict.finish is not None:
+            return [one.token_id for one in found]
+    return [one.token_id for one in (*found, *out.flush(FinishReason.LENGTH).logprobs)]
+
+
+def test_a_token_that_is_cut_within_is_of_the_text(gpt2_tokenizer: Tokenizer) -> None:
+    (the,) = gpt2_tokenizer.encode(" the")
+    ids = [*tokens(gpt2_tokenizer, "a"), the]
+    assert told(output(gpt2_tokenizer, "he"), ids) == ids
+    assert told(output(gpt2_tokenizer, " the"), ids) == ids[:1]
+
+
+def test_a_hidden_end_is_not_of_the_text_but_one_that_goes_on_is(gpt2_tokenizer: Tokenizer) -> None:
+    ids = [*tokens(gpt2_tokenizer, "ab"), EOS]
+    assert told(output(gpt2_tokenizer), ids) == ids[:2]
+    assert told(output(gpt2_tokenizer, render_special=True), ids) == ids
+    assert told(output(gpt2_tokenizer, ignore_eos=True), ids) == ids
+
+
+def test_of_a_character_that_the_limit_cuts_all_tokens_are_told(gpt2_tokenizer: Tokenizer) -> None:
+    ids = tokens(gpt2_tokenizer, "b€")[:3]
+    # the second one is held back behind the beginning of a stop string
+    assert told(output(gpt2_tokenizer, "bx"), ids) == ids
+
+
+def test_a_token_is_given_out_with_its_text(gpt2_tokenizer: Tokenizer) -> None:
+    out = output(gpt2_tokenizer, "bx")
+    a, b, c = tokens(gpt2_tokenizer, "abc")
+    found = [out.push(token) for token in (a, b, c)]
+    assert found == [Verdict("a", (a,)), Verdict(""), Verdict("bc", (b, c))]
+
+
+def test_what_another_phrase_held_back_stays(gpt2_tokenizer: Tokenizer) -> None:
+    out = output(gpt2_tokenizer, banned_phrases=("abcz", "cd"))
+    assert [out.push(token).rewind for token in tokens(gpt2_tokenizer, "abcd")] == [0, 0, 0, 2]
+    assert rest(out) == "ab"
+
+
+def test_the_first_of_several_phrases_goes_with_all_behind_it(gpt2_tokenizer: Tokenizer) -> None:
+    (the,) = gpt2_tokenizer.encode(" the")
+    out = output(gpt2_tokenizer, banned_phrases=("he", "x t"))
+    (x,) = tokens(gpt2_tokenizer, "x")
+    assert [out.push(token).rewind for token in (x, the)] == [0, 2]
+
+
 def test_long_stop_strings_take_no_more_memory_than_they_have(gpt2_tokenizer: Tokenizer) -> None:
     stops = tuple(f"{number:03}" + "x" * 20_000 for number in range(20))
     tracemalloc.start()
