@@ -77,7 +77,7 @@ def test_events_that_came_together_are_one(tiny_worker: EngineWorker) -> None:
     async def read(*, late: bool) -> list[Event]:
         client = EngineClient(tiny_worker)
         finished = tiny_worker.snapshot().requests_finished
-        events = client.events((await client.prepare(given),))
+        events = client.events((await client.prepare(given),), lambda _: None)
         await anext(events)
         if late:
             # Nothing else runs on this loop meanwhile: the events wait for it.

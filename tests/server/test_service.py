@@ -30,7 +30,7 @@ def run(tiny_worker: EngineWorker) -> Run:
 
 async def say(service: GenerationService, origin: Origin, seed: int = 0) -> str:
     """The text of a short generation; different seeds say different things."""
-    name = f"{origin.name}-{seed}"
+    name = f"{origin.address}-{origin.genkey}-{seed}"
     request = GenerationRequest(
         name, TextPrompt("hello"), max_tokens=4, ignore_eos=True, sampling=SamplingParams(seed=seed)
     )
@@ -45,13 +45,15 @@ def key(number: int) -> Origin:
 def test_the_text_that_was_kept_longest_goes_first(run: Run) -> None:
     async def visit(service: GenerationService) -> None:
         texts = [await say(service, key(number), number) for number in range(REMEMBERED_TEXTS)]
-        remembered = [service.said_so_far(key(number)).text for number in range(REMEMBERED_TEXTS)]
+        remembered = [(await service.said_so_far(key(number))).text for number in range(REMEMBERED_TEXTS)]
         assert remembered == texts, "as many are kept"
         assert len(set(texts)) > 1
         assert all(texts)
         last = await say(service, key(REMEMBERED_TEXTS), REMEMBERED_TEXTS)
-        assert service.said_so_far(key(0)).text == "", "one too many: the first is gone"
-        remembered = [service.said_so_far(key(number)).text for number in range(1, REMEMBERED_TEXTS + 1)]
+        assert (await service.said_so_far(key(0))).text == "", "one too many: the first is gone"
+        remembered = [
+            (await service.said_so_far(key(number))).text for number in range(1, REMEMBERED_TEXTS + 1)
+        ]
         assert remembered == [*texts[1:], last]
 
     run(visit)
@@ -63,9 +65,9 @@ def test_a_name_that_is_used_again_is_kept_longer(run: Run) -> None:
             await say(service, key(number), number)
         again = await say(service, key(0), 4711)
         await say(service, key(REMEMBERED_TEXTS))
-        assert service.said_so_far(key(0)).text == again, "the newer of its two texts"
-        assert service.said_so_far(key(1)).text == "", "which has become the oldest"
-        assert service.said_so_far(key(2)).text
+        assert (await service.said_so_far(key(0))).text == again, "the newer of its two texts"
+        assert (await service.said_so_far(key(1))).text == "", "which has become the oldest"
+        assert (await service.said_so_far(key(2))).text
 
     run(visit)
 
@@ -74,9 +76,9 @@ def test_looking_at_a_text_keeps_it_no_longer(run: Run) -> None:
     async def visit(service: GenerationService) -> None:
         for number in range(REMEMBERED_TEXTS):
             await say(service, key(number), number)
-        assert service.said_so_far(key(0)).text
+        assert (await service.said_so_far(key(0))).text
         await say(service, key(REMEMBERED_TEXTS))
-        assert service.said_so_far(key(0)).text == ""
+        assert (await service.said_so_far(key(0))).text == ""
 
     run(visit)
 
@@ -87,8 +89,9 @@ def test_keyless_texts_are_kept_by_address(run: Run) -> None:
         texts = {origin: await say(service, origin, seed) for seed, origin in enumerate((here, there))}
         with_key = await say(service, Origin("192.0.2.1", "K"), 2)
         assert len({*texts.values(), with_key}) == 3
-        assert {origin: service.said_so_far(origin).text for origin in texts} == texts
-        assert service.said_so_far(Origin("192.0.2.3", "K")).text == with_key, "from anywhere"
+        assert {origin: (await service.said_so_far(origin)).text for origin in texts} == texts
+        assert (await service.said_so_far(Origin("192.0.2.1", "K"))).text == with_key
+        assert (await service.said_so_far(Origin("192.0.2.3", "K"))).text == "", "another address"
 
     run(visit)
 
@@ -100,7 +103,7 @@ def test_of_several_choices_the_first_is_remembered(run: Run) -> None:
         )
         replies = await service.generate(*numbered(request, 3), origin=key(1))
         assert len({reply.text for reply in replies}) == 3
-        assert service.said_so_far(key(1)).text == replies[0].text
+        assert (await service.said_so_far(key(1))).text == replies[0].text
 
     run(visit)
 

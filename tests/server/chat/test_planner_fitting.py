@@ -29,10 +29,10 @@ def prompt(
 ) -> TextPrompt:
     """What is asked of a model of that context; each byte is a token, or each text has `tokens`."""
 
-    async def count(text: str) -> int:
-        return tokens_of(text) if tokens is None else tokens
+    async def fits(text: str, room: int) -> bool:
+        return (tokens_of(text) if tokens is None else tokens) <= room
 
-    planner = ChatPlanner(replace(model(templates.CHATML), context_length=context), count=count)
+    planner = ChatPlanner(replace(model(templates.CHATML), context_length=context), fits=fits)
     call = ChatCall((user(old), assistant("Yes."), user(NEW)), memory=memory)
     planned = asyncio.run(planner.plan(call, base, Renderer(templates.CHATML))).request.prompt
     assert isinstance(planned, TextPrompt)
