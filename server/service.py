@@ -219,6 +219,7 @@ class GenerationService:
             for number, given in enumerate(inputs):
                 ids = await self.count(given, special=True) if isinstance(given, str) else given
                 name = f"{request_id}-{number}"
+                ticket.request_ids = (name,)  # what an abort ends in the engine
                 wanted = EmbeddingRequest(name, tuple(ids), pooling, truncate, client.get())
                 if ticket.aborted:
                     raise EngineDeadError("the server is stopping")
