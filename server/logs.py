@@ -2,10 +2,16 @@
 
 import logging
 import logging.config
+import math
+import time
+from collections.abc import Callable
 from contextvars import ContextVar
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """Id of the HTTP request that the current task works for."""
+
+RARE_SECONDS = 60.0
+"""Between two log lines of the same trouble, where clients could bring it about without end."""
 
 
 class _RequestId(logging.Filter):
@@ -53,3 +59,25 @@ class OnceLog:
         for name in fields.keys() - self._told:
             self._told.add(name)
             self._logger.info("a client asks for %s, which has no effect: %s", name, fields[name])
+
+
+class RareLog:
+    """Logs what may happen very often: at once, and then once a minute with the number of times since."""
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._silent_until = -math.inf
+        self._left_out = 0
+
+    def warning(self, message: str, *values: object) -> None:
+        """Log the message, or count it."""
+        now = self._clock()
+        if now < self._silent_until:
+            self._left_out += 1
+            return
+        if self._left_out:
+            message, values = f"{message} (and %d times before)", (*values, self._left_out)
+        self._silent_until = now + RARE_SECONDS
+        self._left_out = 0
+        self._logger.warning(message, *values)

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from engine.worker import EngineWorker
-from server.app import create_app
 from server.client import EngineClient
 from server.commands.serve import bound_socket
+from server.commands.web import web_server
+from server.http.limits import ConnectionLimits
 from server.service import GenerationService
 from server.settings import Settings
 
@@ -117,18 +117,22 @@ def _unchunk(body: bytes) -> bytes:
 
 @contextmanager
 def serving(
-    worker: EngineWorker, settings: Settings, around: Callable[[ASGIApp], ASGIApp] = lambda app: app
+    worker: EngineWorker,
+    settings: Settings,
+    limits: ConnectionLimits | None = None,
+    *,
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> Iterator[LiveServer]:
     """A server that stops by itself. Several may share one worker. `around`: what looks on."""
     service = GenerationService(EngineClient(worker), settings.capacity, settings.genlimit)
-    app = around(create_app(service, settings))
-    config = uvicorn.Config(app, log_config=None, ws="none", lifespan="off", timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
+    ready = threading.Event()
+    server = web_server(service, settings, limits or ConnectionLimits(), grace=2, ready=ready.set)
+    server.config.app = around(server.config.app)
     listener = bound_socket("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        wait_for(lambda: server.started)
+        assert ready.wait(PATIENCE), "the server did not start"
         yield LiveServer(listener.getsockname()[1], worker, service)
     finally:
         service.abort_all()
