@@ -23,11 +23,15 @@ from server.logs import OnceLog
 from server.middleware.client_address import ClientAddress
 from server.middleware.crashes import CrashBoundary
 from server.middleware.headers import KoboldHeaders
+from server.middleware.hosts import AllowedHosts, host_rule
 from server.middleware.lingering import LingeringClose
 from server.middleware.memory import MemoryReturn
 from server.middleware.paths import KnownPaths
+from server.middleware.proxies import TrustedProxies
 from server.middleware.request_id import RequestId
+from server.networks import Networks
 from server.openapi import add_description
+from server.password import key_of
 from server.pools import WorkPool
 from server.savedata import SaveData
 from server.service import GenerationService
@@ -43,7 +47,7 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
 
     Raises `ConfigError` for files of the settings that cannot be used.
     """
-    guard = KeyGuard(None if settings.password is None else settings.password.get_secret_value())
+    guard = KeyGuard(key_of(settings))
     log = OnceLog()
     guessed = _guessed_adapter(service)
     chosen = (load_adapter(settings.adapter) or guessed) if settings.adapter else None
@@ -73,10 +77,12 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
         openapi_url=None,
         middleware=[
             Middleware(RequestId),
+            Middleware(TrustedProxies, proxies=Networks(settings.trusted_proxies or ())),
             Middleware(ClientAddress),
             Middleware(MemoryReturn),
             Middleware(LingeringClose),
             Middleware(KoboldHeaders),
+            Middleware(AllowedHosts, rule=host_rule(settings)),
             Middleware(CrashBoundary),
             Middleware(KnownPaths, endpoints=[*endpoints, "/openapi.json"]),
         ],

@@ -6,7 +6,7 @@ from fastapi import Request
 
 from server.wire.replies import HttpError
 
-_BEARER = b"Bearer "
+_BEARER = b"bearer "
 
 
 class KeyGuard:
@@ -30,13 +30,17 @@ class KeyGuard:
         """Whether the request may do what the key protects."""
         return self._is_key(_sent(request, b"authorization", _BEARER))
 
+    def admits_any(self, request: Request) -> bool:
+        """As `admits`, with the key in either header: also for what all dialects share."""
+        return self.admits(request) or self._is_key(_sent(request, b"x-api-key"))
+
     def require(self, request: Request) -> None:
         """Dependency of protected routes; it runs before the body is read. Raises `HttpError`."""
         self._require(request, self.admits(request))
 
     def require_any(self, request: Request) -> None:
         """Dependency of Anthropic's routes: as `require`, and the key may come in either header."""
-        self._require(request, self.admits(request) or self._is_key(_sent(request, b"x-api-key")))
+        self._require(request, self.admits_any(request))
 
     def _require(self, request: Request, admitted: bool) -> None:
         if not admitted:
@@ -53,8 +57,9 @@ class KeyGuard:
 def _sent(request: Request, header: bytes, scheme: bytes = b"") -> bytes | None:
     """What the first such header says behind its scheme, byte for byte but for spaces round it."""
     for name, value in request.scope["headers"]:
-        if name == header and value.startswith(scheme):
-            return bytes(value.removeprefix(scheme).strip())
+        # Schemes are the same in capitals and small letters (RFC 9110).
+        if name == header and value[: len(scheme)].lower() == scheme:
+            return bytes(value[len(scheme) :].strip())
     return None
 
 

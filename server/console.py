@@ -40,7 +40,7 @@ class Console:
             ("connect", f"KoboldAI Lite, SillyTavern: {url}"),
             ("", f"OpenAI clients: {url}/v1"),
         ]
-        if settings.password is not None:
+        if settings.protected:
             rows.append(("password", "required"))
         for row in rows:
             table.add_row(*row)

@@ -27,7 +27,21 @@ def parse_address(text: str) -> Address | None:
 
 def parse_network(text: str) -> Network:
     """An address, or a network as in 10.0.0.0/8. Raises `ValueError`."""
-    return ip_network(text.strip(), strict=False)
+    try:
+        return ip_network(text.strip(), strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address and no network") from None
+
+
+def household(address: str) -> str | None:
+    """Who is at an address, for shares: a household has 2^64 addresses of version 6. None for this machine.
+
+    Clients of this machine have no share: they may be all the clients of a proxy.
+    """
+    found = parse_address(address)
+    if found is None or found.is_loopback:
+        return None
+    return str(found) if found.version == 4 else str(ip_network((found, 64), strict=False))
 
 
 class Networks:

@@ -6,6 +6,7 @@ dependency; or it is one of KoboldCpp's own, which `server.kcpps` reads.
 """
 
 import os
+import re
 import reprlib
 import shlex
 import tomllib
@@ -22,6 +23,7 @@ from engine.errors import ConfigError
 from engine.native import NATIVE_KERNELS
 from server.kcpps import parse_kcpps
 from server.kobold_flags import IGNORED_FLAGS
+from server.networks import Networks, parse_address
 
 PREFIX = "NKAT_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
@@ -121,6 +123,20 @@ class Settings(BaseSettings):
     password: SecretStr | None = Field(
         default=None, min_length=1, description="key that clients must send as `Authorization: Bearer KEY`"
     )
+    password_file: UserPath | None = Field(
+        default=None,
+        description="file with the password in one line; unlike --password it is not seen in `ps`",
+    )
+    trusted_proxies: tuple[str, ...] | None = Field(
+        default=None,
+        description="reverse proxies whose X-Forwarded-For and X-Forwarded-Proto count: "
+        "addresses and networks, as in 10.0.0.2,172.16.0.0/12",
+    )
+    allowed_hosts: tuple[str, ...] | None = Field(
+        default=None,
+        description="names that clients may reach the server by, * for any; "
+        "unset: any with a password or beyond this machine, else private ones",
+    )
     ssl: tuple[UserPath, UserPath] | None = Field(
         default=None, description="certificate and unencrypted key, two PEM files: serve https"
     )
@@ -200,6 +216,37 @@ class Settings(BaseSettings):
     def _make_sense(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
         return None if value is None else checked_shares(value)
 
+    @field_validator("trusted_proxies", "allowed_hosts", mode="before")
+    @classmethod
+    def _several_names(cls, value: Any) -> Any:
+        """A text holds all of them."""
+        return tuple(re.split(r"[\s,]+", value.strip())) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        Networks(value or ())
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in value or ():
+            if name != "*" and not re.fullmatch(r"[\w.-]+|\[[\da-fA-F:.]+\]", name):
+                raise ValueError("names stand without a scheme, a port and wildcards")
+        return value
+
+    @property
+    def protected(self) -> bool:
+        """Whether clients must send a key."""
+        return self.password is not None or self.password_file is not None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server listens for clients of this machine alone."""
+        address = parse_address(self.host)
+        return self.host.lower() == "localhost" if address is None else address.is_loopback
+
     @property
     def ignored(self) -> Mapping[str, str]:
         """What the user asked for in vain, as it was said, and why it has no effect."""
@@ -238,6 +285,11 @@ class Settings(BaseSettings):
         )
 
     @property
+    def largest_body(self) -> int:
+        """Bytes that a request's body may have, where its endpoint needs no fewer."""
+        return self.maxrequestsize << 20
+
+    @property
     def capacity(self) -> int:
         """Generations that may be open at a time, running or waiting."""
         waiting = 10 if self.multiuser == 1 else max(0, self.multiuser - 1)
@@ -263,12 +315,16 @@ def load_settings(
         config = Path(os.environ[CONFIG_VARIABLE])
     in_file, ignored = read_settings_file(config) if config is not None else ({}, {})
     below = {name: value for name, value in in_file.items() if PREFIX + name.upper() not in os.environ}
-    if os.environ.get(KOBOLD_PASSWORD_VARIABLE) and f"{PREFIX}PASSWORD" not in os.environ:
-        below.setdefault("password", os.environ[KOBOLD_PASSWORD_VARIABLE])
+    said = {**below, **flags}.keys() | {name.lower() for name in _variables()}
+    if os.environ.get(KOBOLD_PASSWORD_VARIABLE) and not said & {"password", "password_file"}:
+        below["password"] = os.environ[KOBOLD_PASSWORD_VARIABLE]
     try:
         settings = Settings(**{**below, **flags})
     except ValidationError as error:
         raise ConfigError(_explain(error, flags, in_file, config)) from None
+    if settings.password is not None and settings.password_file is not None:
+        one, other = (_place(name, flags, in_file, config) for name in ("password", "password_file"))
+        raise ConfigError(f"{one} and {other} both say the password; say it once")
     settings._ignored = {f"--{name}": IGNORED_FLAGS[name] for name in ignored_flags} | {
         f"{name} in {config}": reason for name, reason in ignored.items()
     }
@@ -307,9 +363,14 @@ def read_settings_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _check_environment() -> None:
-    for variable in os.environ:
-        if variable.startswith(PREFIX) and variable not in (CONFIG_VARIABLE, *BUILD_VARIABLES):
-            _check_name(variable.removeprefix(PREFIX).lower(), f"the environment ({variable})")
+    for name in _variables():
+        _check_name(name.lower(), f"the environment ({PREFIX}{name})")
+
+
+def _variables() -> list[str]:
+    """The settings in the environment, without the prefix."""
+    own = (name for name in os.environ if name.startswith(PREFIX))
+    return [name.removeprefix(PREFIX) for name in own if name not in (CONFIG_VARIABLE, *BUILD_VARIABLES)]
 
 
 def _check_name(name: str, where: str) -> None:
@@ -323,17 +384,19 @@ def _explain(
 ) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     name = str(first["loc"][0])
-    if name in flags:
-        where = flag(name)
-    elif PREFIX + name.upper() in os.environ:
-        where = PREFIX + name.upper()
-    elif name in in_file:
-        where = f"{name} in {config}"
-    else:
-        where = KOBOLD_PASSWORD_VARIABLE
+    where = _place(name, flags, in_file, config)
     value = "" if name == "password" else f", not {reprlib.repr(first['input'])}"
     meaning = Settings.model_fields[name].description
     return f"bad value for {where}: {_reason(first['msg'])}{value} ({meaning})"
+
+
+def _place(name: str, flags: Mapping[str, Any], in_file: Mapping[str, Any], config: Path | None) -> str:
+    """Where a setting was said, as the user knows it."""
+    if name in flags:
+        return flag(name)
+    if PREFIX + name.upper() in os.environ:
+        return PREFIX + name.upper()
+    return f"{name} in {config}" if name in in_file else KOBOLD_PASSWORD_VARIABLE
 
 
 def _reason(message: str) -> str:

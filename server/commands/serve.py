@@ -15,6 +15,7 @@ from server.commands.start import choose_start
 from server.console import Console
 from server.logs import set_up_logging
 from server.memory import limit_arenas
+from server.password import key_of, readable_by_all
 from server.savedata import SaveData
 from server.settings import Settings
 from server.story import read_story
@@ -37,6 +38,9 @@ def serve(settings: Settings) -> None:
     set_up_logging(quiet=settings.quiet, prompts=settings.debugmode)
     for name, reason in settings.ignored.items():
         _logger.info("%s has no effect: %s", plain(name), reason)
+    if settings.password_file is not None and readable_by_all(settings.password_file):
+        name = plain(str(settings.password_file))
+        _logger.warning("every user of this machine can read %s: chmod 600 makes it yours", name)
     end_on_signals()
     with bound_socket(settings.host, settings.port) as listener:
         start = choose_start(asked)
@@ -70,6 +74,7 @@ def check_files(settings: Settings) -> None:
     The parts of the server that need the files read them again: a slip in a name is told before the model is
     loaded, which may take minutes.
     """
+    key_of(settings)
     if settings.ssl is not None:
         check_certificate(*settings.ssl)
     if settings.adapter:

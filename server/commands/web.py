@@ -9,6 +9,7 @@ from server.client import EngineClient
 from server.http.descriptors import most_connections, raise_descriptor_limit
 from server.http.limits import ConnectionLimits
 from server.http.server import WebServer
+from server.networks import Networks
 from server.service import GenerationService
 from server.settings import Settings
 
@@ -38,6 +39,7 @@ def web_server(
         grace=grace,
         limits=limits,
         certificate=settings.ssl,
+        proxies=Networks(settings.trusted_proxies or ()),
         started_up=ready,
         stopping=service.abort_all,
     )

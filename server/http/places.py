@@ -2,9 +2,8 @@
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from ipaddress import ip_network
 
-from server.networks import Address, parse_address
+from server.networks import Networks, household, parse_address
 
 
 class Place:
@@ -28,11 +27,11 @@ class Place:
 class Places:
     """All connections of a server, at most `most` of them and at most `share` from one address.
 
-    Where there is no room, the connection that has been idle for longest gives way. Addresses that are
-    `free` have no share of their own: all clients of a proxy have the proxy's address.
+    Where there is no room, the connection that has been idle for longest gives way. Addresses in
+    `free`, and this machine's, have no share: all clients of a proxy have the proxy's address.
     """
 
-    def __init__(self, most: int, share: int, free: Callable[[Address], bool]) -> None:
+    def __init__(self, most: int, share: int, free: Networks) -> None:
         self._most = most
         self._share = share
         self._free = free
@@ -98,8 +97,5 @@ class Places:
         return True
 
     def _owner(self, address: str) -> str | None:
-        """Whose share a connection counts to. A household has 2^64 addresses of version 6."""
         found = parse_address(address)
-        if found is None or self._free(found):
-            return None
-        return str(found) if found.version == 4 else str(ip_network((found, 64), strict=False))
+        return None if found is None or found in self._free else household(address)

@@ -13,7 +13,7 @@ from server.http.limits import ConnectionLimits
 from server.http.listener import Listener
 from server.http.places import Place, Places
 from server.http.protocol import BoundedProtocol
-from server.networks import Address, Networks
+from server.networks import Networks
 
 
 class WebServer(uvicorn.Server):
@@ -61,7 +61,7 @@ class WebServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on `sockets`."""
         await super().startup(sockets=[])
-        places = Places(self._limits.connections, self._limits.by_address, self._is_free)
+        places = Places(self._limits.connections, self._limits.by_address, self._proxies)
         listeners = [
             Listener(listener, self._protocol, places, self.config.ssl, self._limits)
             for listener in sockets or ()
@@ -80,6 +80,3 @@ class WebServer(uvicorn.Server):
         return BoundedProtocol(
             self.config, self.server_state, self.lifespan.state, limits=self._limits, place=place
         )
-
-    def _is_free(self, address: Address) -> bool:
-        return address.is_loopback or address in self._proxies

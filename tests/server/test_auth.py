@@ -61,7 +61,7 @@ def test_with_the_key(locked_server: LiveServer, method: str, path: str) -> None
 
 @pytest.mark.parametrize(
     "header",
-    ["", "Bearer", "Bearer ", "Bearer x", "bearer " + RAW_KEY, RAW_KEY, "Basic " + RAW_KEY, "Bearer sésame"],
+    ["", "Bearer", "Bearer ", "Bearer x", "Bearer" + RAW_KEY, RAW_KEY, "Basic " + RAW_KEY, "Bearer sésame"],
 )
 def test_wrong_keys(locked_server: LiveServer, header: str) -> None:
     assert locked_server.post("/api/extra/abort", {}, Authorization=header).status == 401
@@ -94,6 +94,8 @@ def passes(dependency: Callable[[Request], None], *headers: tuple[str, str]) -> 
     [
         ([], False, False),
         ([("authorization", f"Bearer {KEY}")], True, True),
+        ([("authorization", f"bearer {KEY}")], True, True),
+        ([("authorization", f"BEARER  {KEY}")], True, True),
         ([("x-api-key", KEY)], False, True),
         ([("x-api-key", f"  {KEY}\t")], False, True),
         ([("x-api-key", "wrong"), ("authorization", f"Bearer {KEY}")], True, True),

@@ -19,6 +19,7 @@ from server.http.limits import CONNECTIONS, ConnectionLimits
 from server.http.listener import Listener
 from server.http.places import Place, Places
 from server.logs import RareLog
+from server.networks import Networks
 from server.settings import Settings
 from tests.server.http.connections import HALF_BODY, REQUEST, read_reply, read_to_end
 from tests.server.live import PATIENCE, LiveServer, serving
@@ -138,7 +139,7 @@ async def listening() -> AsyncIterator[CountingSocket]:
     """A listener that greets whoever comes."""
     with CountingSocket() as bound:
         bound.bind(("127.0.0.1", 0))
-        listener = Listener(bound, Greeting, Places(9, 9, lambda _: True), None, ConnectionLimits())
+        listener = Listener(bound, Greeting, Places(9, 9, Networks(())), None, ConnectionLimits())
         listener.start()
         yield bound
         listener.close()

@@ -3,13 +3,14 @@
 import pytest
 
 from server.http.places import Place, Places
+from server.networks import Networks
 
 
 class Room:
     """Places, and the names of the connections that were closed for others."""
 
     def __init__(self, most: int = 3, share: int = 3) -> None:
-        self.places = Places(most, share, lambda address: address.is_loopback)
+        self.places = Places(most, share, Networks(["192.168.0.0/16", "2001:db8:f::/48"]))
         self.closed: list[str] = []
 
     def enter(self, name: str, address: str = "") -> Place | None:
@@ -71,6 +72,9 @@ def test_a_closed_connection_takes_no_further_part() -> None:
         ("fe80::1%eth0", "fe80::2", True),
         ("127.0.0.1", "127.0.0.1", False),
         ("::1", "::1", False),
+        ("192.168.1.2", "192.168.1.2", False),
+        ("::ffff:192.168.1.2", "192.168.1.2", False),
+        ("2001:db8:f::1", "2001:db8:f::1", False),
         ("::ffff:127.0.0.1", "127.0.0.1", False),
     ],
 )
