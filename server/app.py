@@ -20,6 +20,7 @@ from server.dialects.ollama.routes import ollama_routes
 from server.dialects.openai.routes import openai_routes
 from server.dialects.responses.routes import responses_routes
 from server.logs import OnceLog
+from server.middleware.bodies import HeldBodies
 from server.middleware.client_address import ClientAddress
 from server.middleware.crashes import CrashBoundary
 from server.middleware.headers import KoboldHeaders
@@ -39,7 +40,6 @@ from server.settings import Settings
 from server.story import read_story
 from server.webui.routes import page_routes
 from server.wire import replies
-from server.wire.body_budget import BodyBudget
 
 
 def create_app(service: GenerationService, settings: Settings) -> FastAPI:
@@ -83,6 +83,7 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
             Middleware(LingeringClose),
             Middleware(KoboldHeaders),
             Middleware(AllowedHosts, rule=host_rule(settings)),
+            Middleware(HeldBodies, largest=settings.largest_body),
             Middleware(CrashBoundary),
             Middleware(KnownPaths, endpoints=[*endpoints, "/openapi.json"]),
         ],
@@ -94,7 +95,6 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
             405: replies.render_unknown_path,
         },
     )
-    app.state.body_budget = BodyBudget()
     app.state.body_pool = WorkPool("bodies", threads=1, waiting_per_client=8)
     for router in routers:
         app.include_router(router)

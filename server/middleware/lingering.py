@@ -5,6 +5,7 @@ sees a network error where it was told 401. KoboldCpp reads every body before it
 """
 
 import asyncio
+import contextlib
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,6 +14,8 @@ LIMIT = 64 << 20
 """Bytes that are read in vain; a client that sends more is cut off."""
 PATIENCE = 0.5
 """Seconds without a byte after which nothing more is expected."""
+LONGEST = 30.0
+"""Seconds for all that is read in vain."""
 
 
 class LingeringClose:
@@ -42,11 +45,10 @@ class LingeringClose:
                 return
             await send({**message, "more_body": True})
             left = LIMIT
-            while not read and left > 0:
-                try:
-                    left -= len((await asyncio.wait_for(watch(), PATIENCE)).get("body", b""))
-                except TimeoutError:
-                    break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LONGEST):
+                    while not read and left > 0:
+                        left -= len((await asyncio.wait_for(watch(), PATIENCE)).get("body", b""))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         await self._app(scope, watch, linger)

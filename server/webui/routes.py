@@ -12,8 +12,10 @@ from server.service import GenerationService
 from server.webui.assets import Asset, read_assets, read_lite
 from server.webui.status import EngineControl, Surroundings, ThetaBody, change_theta, status_reply
 from server.wire.body import read_model
+from server.wire.body_limits import SMALL_BODY
 from server.wire.endpoint import body_of
 from server.wire.replies import JsonReply
+from server.wire.shown import shown_info
 
 PAGE_PATHS = ("/nkat", "/lcpp")
 """Where our page is whatever `/` shows. KoboldAI Lite links to `/lcpp` for the server's other page."""
@@ -29,8 +31,6 @@ HEADERS = {
     "x-content-type-options": "nosniff",
 }
 """On our own pages. Lite has scripts inside its page, and talks to other hosts if the user wants it to."""
-
-BODY_LIMIT_MB = 1
 
 
 def page_routes(
@@ -76,8 +76,8 @@ def _add_endpoints(
 ) -> None:
     @router.get("/api/nkat/status", tags=["NKAT"], summary="The model, theta, and what goes on")
     async def status(request: Request) -> JsonReply:
-        hidden = not guard.admits(request)
-        return JsonReply(status_reply(service.info, service.status(), engine, around, hidden=hidden))
+        info = shown_info(service.info, guard, request)
+        return JsonReply(status_reply(info, service.status(), engine, around))
 
     @router.post(
         "/api/nkat/theta",
@@ -87,7 +87,7 @@ def _add_endpoints(
         openapi_extra=body_of(ThetaBody),
     )
     async def theta(request: Request) -> JsonReply:
-        return JsonReply(change_theta(engine, await read_model(request, ThetaBody, BODY_LIMIT_MB)))
+        return JsonReply(change_theta(engine, await read_model(request, ThetaBody, SMALL_BODY)))
 
 
 def _sender(asset: Asset, headers: dict[str, str]) -> Callable[[], Awaitable[Response]]:

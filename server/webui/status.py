@@ -14,8 +14,6 @@ from server.wire.sampler_fields import SamplerFields
 SAMPLERS = {"temperature", "top_p", "top_k", "min_p", "rep_pen"}
 """Of the sampler fields, those that the page shows."""
 
-PROTECTED_NAME = "protected-model"
-
 
 class EngineControl(Protocol):
     """What the pages need of the engine beyond the service's `info` and `status()`."""
@@ -59,15 +57,15 @@ class Surroundings:
 
 
 def status_reply(
-    info: ModelInfo, status: Status, engine: EngineControl, around: Surroundings, *, hidden: bool
+    info: ModelInfo, status: Status, engine: EngineControl, around: Surroundings
 ) -> dict[str, Any]:
-    """The answer of `GET /api/nkat/status`; `hidden` keeps the model's name from clients without the key.
+    """The answer of `GET /api/nkat/status`. `info`: as the client may see the model.
 
     `uptime` and `idle_time` are seconds, `context_length` tokens; `open` counts generations that run or
     wait, `waiting` those that wait.
     """
     return {
-        "model": PROTECTED_NAME if hidden else info.name,
+        "model": info.name,
         "architecture": info.architecture,
         "quantization": info.quantization,
         "parameters": info.parameters,

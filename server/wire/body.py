@@ -10,8 +10,8 @@ from fastapi import Request
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
+from server.middleware.bodies import HOLD
 from server.pools import WorkPool
-from server.wire.body_budget import BodyBudget, BodyShare
 from server.wire.json_size import VALUES, has_too_many_values
 from server.wire.lenient import WireModel
 from server.wire.replies import ClientGoneError, HttpError
@@ -25,6 +25,7 @@ prompts = logging.getLogger("server.prompts")
 NAME_SHOWN = 64
 """Characters of a field's name that errors repeat: names may be the client's own, and of any length."""
 
+_NO_ROOM = "The server holds too many large requests; please try again later."
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -32,8 +33,19 @@ LARGE = 1 << 16
 """Bytes of a body that is parsed in a thread: less takes a millisecond at most."""
 
 
-async def read_model(request: Request, model: type[Body], limit_mb: int) -> Body:
-    """The request's body as `model`. Raises `HttpError`, `ClientGoneError`, `BusyError`."""
+class TooLargeError(HttpError):
+    """The body is larger than its endpoint takes; KoboldCpp's answer."""
+
+    def __init__(self, limit: int) -> None:
+        shown = f"{limit >> 20}MB" if limit >= 1 << 20 else f"{limit >> 10}KB"
+        super().__init__(500, f"Payload is too big. Max payload size is {shown}.")
+
+
+async def read_model(request: Request, model: type[Body], limit: int) -> Body:
+    """The request's body as `model`, of at most `limit` bytes.
+
+    Raises `HttpError` such as `TooLargeError`, `ClientGoneError`, `BusyError`.
+    """
 
     def parse(raw: bytes) -> Body:
         try:
@@ -41,22 +53,20 @@ async def read_model(request: Request, model: type[Body], limit_mb: int) -> Body
         except ValidationError as error:
             raise HttpError(422, describe(error)) from None
 
-    return await _read(request, limit_mb, parse)
+    return await _read(request, limit, parse)
 
 
-async def read_object(request: Request, limit_mb: int) -> dict[str, Any]:
-    """The request's body as a JSON object. Raises `HttpError`, `ClientGoneError`, `BusyError`."""
-    return await _read(request, limit_mb, _parse)
+async def read_object(request: Request, limit: int) -> dict[str, Any]:
+    """The request's body as a JSON object. Raises as `read_model` does."""
+    return await _read(request, limit, _parse)
 
 
-async def _read(request: Request, limit_mb: int, parse: Callable[[bytes], Parsed]) -> Parsed:
-    budget: BodyBudget = request.app.state.body_budget
+async def _read(request: Request, limit: int, parse: Callable[[bytes], Parsed]) -> Parsed:
+    raw = await _read_bytes(request, limit)
+    if prompts.isEnabledFor(logging.DEBUG):
+        prompts.debug("%s %s", request.url.path, raw.decode("utf-8", "replace"))
     pool: WorkPool = request.app.state.body_pool
-    with budget.open() as share:
-        raw = await _read_bytes(request, limit_mb, share)
-        if prompts.isEnabledFor(logging.DEBUG):
-            prompts.debug("%s %s", request.url.path, raw.decode("utf-8", "replace"))
-        return parse(raw) if len(raw) <= LARGE else await pool.run(parse, raw)
+    return parse(raw) if len(raw) <= LARGE else await pool.run(parse, raw)
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -76,19 +86,19 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return value
 
 
-async def _read_bytes(request: Request, limit_mb: int, share: BodyShare) -> bytes:
-    limit = limit_mb << 20
-    too_big = HttpError(500, f"Payload is too big. Max payload size is {limit_mb}MB.")
+async def _read_bytes(request: Request, limit: int) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise too_big
+        raise TooLargeError(limit)
+    hold = request.scope.get(HOLD, _hold_anything)
     body = bytearray()
     length = 0
     try:
         async for chunk in request.stream():
             length += len(chunk)
             if length <= limit:
-                share.grow_to(length)
+                if not hold(len(chunk)):
+                    raise HttpError(503, _NO_ROOM, "service_unavailable")
                 body += chunk
             elif length > 2 * limit:
                 break
@@ -96,8 +106,13 @@ async def _read_bytes(request: Request, limit_mb: int, share: BodyShare) -> byte
         raise ClientGoneError from None
     # Read to the end where that is near: a client that still sends does not see an early answer.
     if length > limit:
-        raise too_big
+        raise TooLargeError(limit)
     return bytes(body)
+
+
+def _hold_anything(size: int) -> bool:
+    """For routes without the middleware that keeps the books."""
+    return True
 
 
 def describe(error: ValidationError) -> str:

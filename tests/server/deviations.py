@@ -25,6 +25,7 @@ NUMBERS = Deviation("Numbers may be strings, fractions and null", 200)
 BAD_TYPE = Deviation("Wrong types are answered", 422)
 NOT_OBJECT = Deviation("Wrong types are answered", 400)
 QUERY = Deviation("A query string does not hide an endpoint", 401)
+SCHEME = Deviation("The key", 200)
 PAGE = Deviation("The pages are our own", 200)
 CHUNKED = Deviation("Chunked request bodies are read", 200)
 ABORT = Deviation("Aborting nothing is no success", 200, {"success": "false", "done": "false"})
@@ -65,6 +66,7 @@ DEVIATIONS: dict[str, Deviation] = {
     **_rows(NOT_OBJECT, "a_gen_json_array", "a_gen_json_empty_list", "a_gen_json_null"),
     **_rows(Deviation("Completions take lists of prompts", 200), "a_oai_cmpl_prompt_list"),
     **_rows(QUERY, "pw_gen_key_query"),
+    **_rows(SCHEME, "pw_gen_key_lowercase_scheme"),
     **_rows(PAGE, "a_get_v1", "a_get_api_v1", "a_get_foo_api"),
     **_rows(CHUNKED, "a_post_chunked"),
     **_rows(
@@ -78,6 +80,7 @@ DEVIATIONS: dict[str, Deviation] = {
     **_rows(TOOLS, "gr_tools_auto", "gr_tools_none"),
     **_rows(GRAMMAR, "gp_2_invalid", "gr_zz_no_root"),
     **_rows(Deviation("Only generations wait", 200, {"text": ""}), "mu0_busy_transcribe"),
+    **_rows(Deviation("What is not needed is not read", 200, {"text": ""}), "a_transcribe_badjson"),
     **_rows(
         Deviation(LATER, 200),
         "a_get_last_logprobs",

@@ -47,7 +47,7 @@ def anthropic_routes(
         The reply is blocks of text, thinking and calls of tools. With `stream` it comes as server-sent
         events, from `message_start` to `message_stop`.
         """
-        body = await read_model(request, MessagesBody, settings.maxrequestsize)
+        body = await read_model(request, MessagesBody, settings.largest_body)
         log.tell(asked_in_vain(body, NOT_YET))
         answer_id = f"msg_{secrets.token_hex(12)}"
         base = convert.base_request(body, answer_id)
@@ -67,7 +67,7 @@ def anthropic_routes(
     @router.post("/v1/messages/count_tokens", dependencies=with_key, openapi_extra=body_of(ConversationBody))
     async def count_tokens(request: Request) -> JsonReply:
         """How many tokens a conversation takes."""
-        body = await read_model(request, ConversationBody, settings.maxrequestsize)
+        body = await read_model(request, ConversationBody, settings.largest_body)
         plan = await planner.plan(convert.chat_call(body), convert.counting_request(), service.render_chat)
         ids = await service.count(convert.prompt_text(plan.request), special=True)
         return JsonReply({"input_tokens": len(ids)})

@@ -13,7 +13,6 @@ from server.service import Reply, Said, Status
 from server.settings import Settings
 from server.wire import generation_fields
 from server.wire.logprobs import kobold_logprobs
-from server.wire.names import model_name
 
 DEFAULT_LENGTH = 180
 ADVERTISED_LENGTH = 400
@@ -99,11 +98,6 @@ def abort_reply(done: bool) -> dict[str, str]:
     """The answer of `/api/extra/abort`: words, not booleans."""
     word = "true" if done else "false"
     return {"success": word, "done": word}
-
-
-def shown_name(info: ModelInfo, *, hidden: bool) -> str:
-    """The model's name; clients without the key are told that there is one."""
-    return "koboldcpp/protected-model" if hidden else model_name(info)
 
 
 def props_reply(info: ModelInfo, settings: Settings) -> dict[str, Any]:

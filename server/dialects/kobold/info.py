@@ -10,7 +10,9 @@ from server.auth import KeyGuard
 from server.dialects.kobold import convert
 from server.service import GenerationService
 from server.settings import Settings
+from server.wire.names import model_name
 from server.wire.replies import HttpError, JsonReply
+from server.wire.shown import shown_info
 
 UNITED_VERSION = "1.2.5"
 
@@ -64,7 +66,7 @@ def add_info_routes(
         router.add_api_route(path, _handler(answer), methods=["GET"], summary=meaning)
 
     def model(request: Request) -> dict[str, str]:
-        return {"result": convert.shown_name(service.info, hidden=not guard.admits(request))}
+        return {"result": model_name(shown_info(service.info, guard, request))}
 
     def context(request: Request) -> dict[str, int]:
         return {"value": service.info.context_length}
@@ -109,7 +111,7 @@ def add_info_routes(
     tell(
         "/props",
         "llama.cpp's description of the model",
-        lambda _: convert.props_reply(service.info, settings),
+        lambda request: convert.props_reply(shown_info(service.info, guard, request), settings),
     )
     tell("/slots", "Not supported: 501", lambda _: _no_slots())
     tell("/manifest.json", "The manifest of the page as an app", lambda _: _MANIFEST)

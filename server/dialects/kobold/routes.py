@@ -22,7 +22,8 @@ from server.logs import OnceLog
 from server.savedata import SaveData
 from server.service import GenerationService, Origin
 from server.settings import Settings
-from server.wire.body import read_model, read_object
+from server.wire.body import TooLargeError, read_model, read_object
+from server.wire.body_limits import SMALL_BODY
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import EVENTS, ErrorBody, body_of, failures_of
 from server.wire.origin import origin_of
@@ -49,7 +50,7 @@ def kobold_routes(
     router = APIRouter(tags=["KoboldAI"], responses=failures_of(ErrorBody))
     with_key = [Depends(guard.require)]
     which = body_of(KeyBody, required=False)
-    limit = settings.maxrequestsize
+    limit = settings.largest_body
     family = family_of(service.info.chat_template)
 
     def to_request(body: GenerateBody) -> GenerationRequest:
@@ -63,7 +64,9 @@ def kobold_routes(
 
     async def read_origin(request: Request) -> Origin:
         try:
-            key = KeyBody.model_validate(await read_object(request, limit)).genkey
+            key = KeyBody.model_validate(await read_object(request, SMALL_BODY)).genkey
+        except TooLargeError:
+            raise
         except (HttpError, ValidationError):
             key = ""  # clients abort without a body, or with any
         return origin_of(request, key)
@@ -143,7 +146,7 @@ def kobold_routes(
     add_token_routes(router, service, settings, guard)
     add_info_routes(router, service, settings, guard, story)
     add_save_routes(router, settings, guard, saves)
-    add_media_routes(router, settings)
+    add_media_routes(router)
     return router
 
 

@@ -10,6 +10,7 @@ from server.dialects.kobold.schemas import SaveBody, SlotBody
 from server.savedata import Save, SaveData
 from server.settings import Settings
 from server.wire.body import read_model
+from server.wire.body_limits import SMALL_BODY
 from server.wire.endpoint import body_of
 from server.wire.replies import JsonReply
 
@@ -19,7 +20,7 @@ _OFF = "no saves are kept here: start the server with --savedatafile FILE"
 def add_save_routes(router: APIRouter, settings: Settings, guard: KeyGuard, saves: SaveData | None) -> None:
     """Add them to the dialect's routes. Without `saves` they say that there are none."""
     with_key = [Depends(guard.require)]
-    limit = settings.maxrequestsize
+    limit = settings.largest_body
 
     @router.post("/api/extra/data/list", dependencies=with_key)
     async def list_saves(request: Request) -> JsonReply:
@@ -29,7 +30,7 @@ def add_save_routes(router: APIRouter, settings: Settings, guard: KeyGuard, save
     @router.post("/api/extra/data/load", dependencies=with_key, openapi_extra=body_of(SlotBody))
     async def load(request: Request) -> JsonReply:
         """What a slot holds."""
-        body = await read_model(request, SlotBody, limit)
+        body = await read_model(request, SlotBody, SMALL_BODY)
         save = None if saves is None else saves.load(body.slot)
         if save is None:
             return JsonReply({"success": False, "data": None})

@@ -9,6 +9,7 @@ from server.dialects.kobold.schemas import DetokenizeBody, SchemaBody, TokenCoun
 from server.service import GenerationService
 from server.settings import Settings
 from server.wire.body import read_model, read_object
+from server.wire.body_limits import SCHEMA_BODY, TEXT_BODY
 from server.wire.endpoint import Responses, body_of, failure
 from server.wire.gbnf import schema_to_gbnf
 from server.wire.replies import HttpError, JsonReply
@@ -21,7 +22,7 @@ def add_token_routes(
     with_key = [Depends(guard.require)]
     uncounted: Responses = {400: failure({"value": -1})}
     undecoded: Responses = {400: failure({"result": "", "success": False})}
-    limit = settings.maxrequestsize
+    limit = min(TEXT_BODY, settings.largest_body)
 
     @router.post(
         "/api/extra/tokencount",
@@ -71,7 +72,7 @@ def add_token_routes(
 
         For the field `grammar` of generation requests. The body may also be the bare schema.
         """
-        content = await read_object(request, limit)
+        content = await read_object(request, SCHEMA_BODY)
         schema = content.get("schema", content)
         try:
             if not isinstance(schema, dict):

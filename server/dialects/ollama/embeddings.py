@@ -74,7 +74,7 @@ def add_embedding_routes(
     async def embed(request: Request) -> JsonReply:
         """The vector of each input: the mean of the model's hidden states, of length 1."""
         started = time.perf_counter_ns()
-        body = await read_model(request, EmbedBody, settings.maxrequestsize)
+        body = await read_model(request, EmbedBody, settings.largest_body)
         found = await vectors(request, body.input, body.truncate)
         return JsonReply(
             {
@@ -89,6 +89,6 @@ def add_embedding_routes(
     @router.post("/api/embeddings", dependencies=with_key, openapi_extra=body_of(EmbeddingsBody))
     async def embeddings(request: Request) -> JsonReply:
         """The vector of one text."""
-        body = await read_model(request, EmbeddingsBody, settings.maxrequestsize)
+        body = await read_model(request, EmbeddingsBody, settings.largest_body)
         found = await vectors(request, (body.prompt,), truncate=True)
         return JsonReply({"embedding": found[0].values})

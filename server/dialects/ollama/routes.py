@@ -32,11 +32,13 @@ from server.service import GenerationService, Origin
 from server.settings import Settings
 from server.wire.batches import whole, written
 from server.wire.body import read_model
+from server.wire.body_limits import SMALL_BODY
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import JSON, LINES, body_of, failures_of
 from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
+from server.wire.shown import shown_info
 
 
 class Reader(Protocol):
@@ -64,7 +66,7 @@ def ollama_routes(
         object.
         """
         started = time.perf_counter_ns()
-        body = await read_model(request, OllamaChatBody, settings.maxrequestsize)
+        body = await read_model(request, OllamaChatBody, settings.largest_body)
         answer = Answer(service.info.name, True, convert.shows_thinking(body), started)
         if not body.messages:
             return JsonReply(answer.nothing())
@@ -84,7 +86,7 @@ def ollama_routes(
         as one object. `raw` continues the prompt without the model's template.
         """
         started = time.perf_counter_ns()
-        body = await read_model(request, OllamaGenerateBody, settings.maxrequestsize)
+        body = await read_model(request, OllamaGenerateBody, settings.largest_body)
         answer = Answer(service.info.name, False, convert.shows_thinking(body), started)
         if not body.prompt:
             return JsonReply(answer.nothing())
@@ -101,14 +103,16 @@ def ollama_routes(
         return await answered(request, body, wanted, plan.reader(), answer)
 
     @router.get("/api/tags")
-    async def tags() -> JsonReply:
+    async def tags(request: Request) -> JsonReply:
         """The models that there are."""
-        return JsonReply(tags_reply(service.info, ModelFile.look(settings.model)))
+        info = shown_info(service.info, guard, request)
+        return JsonReply(tags_reply(info, ModelFile.look(settings.model)))
 
     @router.get("/api/ps")
-    async def running() -> JsonReply:
+    async def running(request: Request) -> JsonReply:
         """The models that are loaded."""
-        return JsonReply(running_reply(service.info, ModelFile.look(settings.model)))
+        info = shown_info(service.info, guard, request)
+        return JsonReply(running_reply(info, ModelFile.look(settings.model)))
 
     @router.get("/api/version")
     async def version() -> JsonReply:
@@ -118,7 +122,7 @@ def ollama_routes(
     @router.post("/api/show", dependencies=with_key, openapi_extra=body_of(OllamaShowBody))
     async def show(request: Request) -> JsonReply:
         """All about the model."""
-        await read_model(request, OllamaShowBody, settings.maxrequestsize)
+        await read_model(request, OllamaShowBody, SMALL_BODY)
         return JsonReply(show_reply(service.info, ModelFile.look(settings.model)))
 
     async def answered(

@@ -57,7 +57,7 @@ def add_embedding_routes(
     @router.post("/api/extra/embeddings", dependencies=with_key, openapi_extra=body_of(EmbeddingBody))
     async def embeddings(request: Request) -> JsonReply:
         """The vector of each input, of length 1."""
-        body = await read_model(request, EmbeddingBody, settings.maxrequestsize)
+        body = await read_model(request, EmbeddingBody, settings.largest_body)
         wanted = service.embed(
             body.input, f"embd-{secrets.token_hex(12)}", pooling=body.pooling, truncate=body.truncate
         )

@@ -36,6 +36,7 @@ from server.wire.names import model_name
 from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import asked_in_vain
+from server.wire.shown import shown_info
 from server.wire.sse import DONE, EventStream, plain_event
 
 
@@ -55,7 +56,7 @@ def openai_routes(
     @router.get("/v1/models")
     async def models(request: Request) -> JsonReply:
         """The loaded model."""
-        return JsonReply(convert.models_reply(service.info, started))
+        return JsonReply(convert.models_reply(shown_info(service.info, guard, request), started))
 
     @router.post(
         "/v1/completions",
@@ -68,7 +69,7 @@ def openai_routes(
         `n` choices for each prompt. With `stream` they come as server-sent events, mixed, each with its
         `index`; the last event is `[DONE]`.
         """
-        body = await read_model(request, CompletionBody, settings.maxrequestsize)
+        body = await read_model(request, CompletionBody, settings.largest_body)
         log.tell(asked_in_vain(body, COMPLETION_NOT_YET))
         answer_id = f"cmpl-{secrets.token_hex(12)}"
         wanted = convert.completion_requests(body, answer_id, settings.defaultgenamt, adapter)
@@ -98,7 +99,7 @@ def openai_routes(
         The prompt is written by the model's own template, or by an adapter. With `tools` the reply may be
         calls of them; with `stream` it comes as server-sent events, the last of which is `[DONE]`.
         """
-        body = await read_model(request, ChatBody, settings.maxrequestsize)
+        body = await read_model(request, ChatBody, settings.largest_body)
         log.tell(asked_in_vain(body, CHAT_NOT_YET))
         answer_id = f"chatcmpl-{secrets.token_hex(12)}"
         plan = await planner.plan(

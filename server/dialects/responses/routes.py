@@ -50,7 +50,7 @@ def responses_routes(
         With `previous_response_id` the conversation of an earlier response goes on. With `stream` the reply
         comes as typed server-sent events, from `response.created` to `response.completed`.
         """
-        body = await read_model(request, ResponsesBody, settings.maxrequestsize)
+        body = await read_model(request, ResponsesBody, settings.largest_body)
         log.tell(asked_in_vain(body, NOT_YET))
         conversation = to_messages(body.input, earlier(body.previous_response_id))
         answer = Answer(

@@ -1,0 +1,135 @@
+"""How much of a body is read, by whom it is sent and what for."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from server.middleware.bodies import FREE_BODY, HELD_BODIES, HELD_BY_ONE, Account, HeldBodies
+from server.settings import Settings
+from server.wire.body_limits import SCHEMA_BODY, SMALL_BODY, TEXT_BODY
+from tests.server.live import LiveServer, read_answer, serving, wait_for
+
+MB = 1 << 20
+
+
+@contextmanager
+def declared(server: LiveServer, path: str, size: int, sent: bytes = b"") -> Iterator[socket.socket]:
+    """A request with a body of that size, of which no more is sent than `sent`."""
+    with server.connect() as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
+        connection.sendall(head.encode() + sent)
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("path", "limit", "shown"),
+    [
+        ("/api/extra/abort", SMALL_BODY, "64KB"),
+        ("/api/extra/generate/check", SMALL_BODY, "64KB"),
+        ("/api/extra/last_logprobs", SMALL_BODY, "64KB"),
+        ("/api/extra/data/load", SMALL_BODY, "64KB"),
+        ("/api/nkat/theta", SMALL_BODY, "64KB"),
+        ("/api/show", SMALL_BODY, "64KB"),
+        ("/api/extra/json_to_grammar", SCHEMA_BODY, "1MB"),
+        ("/api/v1/generate", 32 * MB, "32MB"),
+        ("/v1/chat/completions", 32 * MB, "32MB"),
+        ("/api/extra/data/save", 32 * MB, "32MB"),
+    ],
+)
+def test_a_body_over_its_endpoints_bound_is_refused_from_the_head(
+    server: LiveServer, path: str, limit: int, shown: str
+) -> None:
+    with declared(server, path, limit + 1) as connection:
+        assert f"Max payload size is {shown}." in read_answer(connection).body.decode()
+    body = b"{}".ljust(min(limit, MB))
+    assert "payload" not in server.post(path, body).body.decode()
+
+
+@pytest.mark.parametrize("path", ["/api/extra/tokencount", "/api/extra/tokenize", "/api/extra/detokenize"])
+def test_texts_to_count_have_a_bound_of_their_own(
+    server: LiveServer, tiny_settings: Settings, path: str
+) -> None:
+    assert server.post(path, b"{}".ljust(MB)).status == 200
+    with declared(server, path, TEXT_BODY + 1) as connection:
+        assert read_answer(connection).status == 400
+    with serving(server.worker, tiny_settings.model_copy(update={"maxrequestsize": 1})) as small:
+        assert small.post(path, b"{}".ljust(MB + 1)).status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/sdapi/v1/txt2img", 200),
+        ("/sdapi/v1/interrogate", 503),
+        ("/api/extra/transcribe", 200),
+        ("/v1/audio/speech", 503),
+        ("/api/extra/data/list", 401),
+        ("/api/v1/generate", 401),
+        ("/nowhere", 404),
+    ],
+)
+def test_a_body_that_is_not_needed_is_not_waited_for(
+    recorded_key_server: LiveServer, path: str, status: int
+) -> None:
+    """However large it is said to be."""
+    with declared(recorded_key_server, path, 31 * MB, b"no JSON") as connection:
+        assert read_answer(connection).status == status
+
+
+def test_large_bodies_are_held_up_to_a_bound(server: LiveServer, tiny_settings: Settings) -> None:
+    """Small ones find room all the same, and so do all when a large one is gone."""
+    settings = tiny_settings.model_copy(update={"maxrequestsize": 1})
+    short = {"prompt": "a", "max_length": 1}
+    with serving(server.worker, settings) as small, ExitStack() as stack:
+        room = HELD_BODIES * MB
+        held = [
+            stack.enter_context(declared(small, "/api/v1/generate", MB, b" " * (MB - 1)))
+            for _ in range(room // (MB - FREE_BODY))
+        ]
+        wait_for(lambda: small.post("/api/v1/generate", b" " * MB).status == 503)
+        assert small.post("/api/v1/generate", short).status == 200
+        held[0].close()
+        wait_for(lambda: small.post("/api/v1/generate", b" " * MB).status == 500)
+        held[1].sendall(b" ")
+        assert b"Error parsing input." in read_answer(held[1]).body
+
+
+class Books(HeldBodies):
+    """The books of a server whose largest body has ten free bodies."""
+
+    def __init__(self) -> None:
+        super().__init__(None, FREE_BODY * 10)  # type: ignore[arg-type]
+
+    def request(self, address: str | None) -> Account:
+        return Account(self, address)
+
+
+def test_one_address_leaves_room_for_others() -> None:
+    books = Books()
+    mine = [books.request("10.0.0.1") for _ in range(HELD_BY_ONE + 1)]
+    sizes = [FREE_BODY * 11] * HELD_BY_ONE + [FREE_BODY + 1]
+    assert [one.hold(size) for one, size in zip(mine, sizes, strict=True)] == [True] * HELD_BY_ONE + [False]
+    assert books.request("10.0.0.2").hold(FREE_BODY * 11)
+    books.release(mine[0])
+    assert books.request("10.0.0.1").hold(FREE_BODY * 11)
+
+
+def test_this_machine_has_all_there_is_and_no_more() -> None:
+    books = Books()
+    ours = [books.request(None) for _ in range(HELD_BODIES)]
+    assert all(one.hold(FREE_BODY * 11) for one in ours)
+    assert books.request("10.0.0.2").hold(FREE_BODY)
+    assert not books.request("10.0.0.2").hold(FREE_BODY + 1)
+    assert not books.request(None).hold(FREE_BODY + 1)
+
+
+def test_a_body_counts_piece_by_piece() -> None:
+    books = Books()
+    body = books.request("10.0.0.1")
+    pieces = [FREE_BODY // 2] * 4
+    assert all(body.hold(piece) for piece in pieces)
+    assert body.counted == FREE_BODY
+    books.release(body)
+    assert all(books.request("10.0.0.1").hold(FREE_BODY * 11) for _ in range(HELD_BY_ONE))
