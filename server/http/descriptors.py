@@ -24,5 +24,5 @@ def raise_descriptor_limit() -> int:
 
 
 def most_connections(descriptors: int) -> int:
-    """Connections that leave enough of so many descriptors to files."""
+    """Connections that leave enough of the process's descriptors to files."""
     return max(1, min(CONNECTIONS, descriptors - min(SPARE_DESCRIPTORS, descriptors // 2)))

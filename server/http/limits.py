@@ -37,7 +37,7 @@ CONNECTIONS = 2048
 """Open connections. Far more than generations that may be open, few enough to be cheap when all are idle."""
 
 ADDRESS_SHARE = 8
-"""One address may hold one of so many parts of all connections."""
+"""Of all connections, one address may hold an eighth."""
 
 DESCRIPTORS = 65_536
 """File descriptors that the process asks for at most."""

@@ -15,6 +15,9 @@ from server.http.parser import BoundedParser
 from server.http.places import Place
 from server.http.unsent import drop, unsent
 
+TAKEN = "nkat.taken"
+"""Under which name the scope carries a coroutine function that returns when the client has the answer."""
+
 _LATE_HEAD = "The head of the request came too slowly."
 _LATE_BODY = "The body of the request came too slowly."
 
@@ -45,6 +48,7 @@ class BoundedProtocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = BoundedParser()
+        self.app = self._run
         self.timeout_keep_alive = limits.idle  # type: ignore[assignment] # any number of seconds will do
         self._limits = limits
         self._place = place
@@ -53,6 +57,11 @@ class BoundedProtocol(H11Protocol):
         self._received = 0
         self._write_timer: asyncio.TimerHandle | None = None
         self._unsent = (0, 0)
+
+    async def _run(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application, with a word about the connection in its scope."""
+        scope[TAKEN] = self.flow.drain
+        await self.config.loaded_app(scope, receive, send)
 
     # From the transport
 

@@ -4,15 +4,16 @@ from collections import Counter
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.http.protocol import TAKEN
 from server.networks import household
 
 FREE_BODY = 128 << 10
 """Bytes of each body that do not count: most chats are smaller, and large ones must not keep them out."""
 
-HELD_BODIES = 8
+HELD_BODIES = 4
 """Bodies of the largest size that requests in progress may hold, all together."""
 
-HELD_BY_ONE = 4
+HELD_BY_ONE = 2
 """The same for the requests of one address, so that others find room."""
 
 HOLD = "nkat.hold"
@@ -22,8 +23,8 @@ HOLD = "nkat.hold"
 class HeldBodies:
     """Pure ASGI. Keeps the books; `server.wire.body` asks before it keeps what it has read.
 
-    A body counts until its request has been answered: its texts live on in the generation. `largest`: bytes
-    of the largest body.
+    A body counts until the client has taken the answer: its texts live on in the generation, and the answer
+    may be as large. `largest`: bytes of the largest body.
     """
 
     def __init__(self, app: ASGIApp, largest: int) -> None:
@@ -41,6 +42,8 @@ class HeldBodies:
         account = Account(self, household(scope["client"][0]) if scope["client"] is not None else None)
         try:
             await self._app({**scope, HOLD: account.hold}, receive, send)
+            if account.counted and TAKEN in scope:
+                await scope[TAKEN]()
         finally:
             self.release(account)
 
@@ -58,7 +61,7 @@ class HeldBodies:
         return True
 
     def release(self, account: "Account") -> None:
-        """The request has been answered."""
+        """The request is no more."""
         self._held -= account.counted
         if account.owner is not None:
             self._held_by[account.owner] -= account.counted

@@ -45,10 +45,11 @@ class LingeringClose:
                 return
             await send({**message, "more_body": True})
             left = LIMIT
+            loop = asyncio.get_running_loop()
+            end = loop.time() + LONGEST
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LONGEST):
-                    while not read and left > 0:
-                        left -= len((await asyncio.wait_for(watch(), PATIENCE)).get("body", b""))
+                while not read and left > 0 and (time := end - loop.time()) > 0:
+                    left -= len((await asyncio.wait_for(watch(), min(PATIENCE, time))).get("body", b""))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         await self._app(scope, watch, linger)

@@ -114,11 +114,12 @@ def test_abort_by_key(server: LiveServer) -> None:
     assert json.loads(last.split("data: ")[1])["finish_reason"] == "length"
 
 
-def test_keyless_abort_concerns_the_callers_address(server: LiveServer) -> None:
-    with running(server, GENERATE, LONG) as connection:
-        other = server.ask("POST", ABORT, headers={"X-Forwarded-For": "192.0.2.7"})
+def test_keyless_abort_concerns_the_callers_address(server: LiveServer, tiny_settings: Settings) -> None:
+    settings = tiny_settings.model_copy(update={"trusted_proxies": ("127.0.0.1",)})
+    with serving(server.worker, settings) as proxied, running(proxied, GENERATE, LONG) as connection:
+        other = proxied.ask("POST", ABORT, headers={"X-Forwarded-For": "192.0.2.7"})
         assert other.json["success"] == "false"
-        assert server.post(ABORT).json == DONE
+        assert proxied.post(ABORT).json == DONE
         read_answer(connection)
 
 

@@ -4,7 +4,9 @@ import socket
 
 import pytest
 
+from server.middleware import lingering
 from tests.server.fuzz.exchange import exchange
+from tests.server.http.connections import trickle
 from tests.server.live import LiveServer, read_answer
 
 LARGE = b"x" * (8 << 20)
@@ -38,6 +40,13 @@ def test_a_body_that_never_comes(locked_server: LiveServer) -> None:
     """The server ends the answer by itself: else the client's patience would, as an error."""
     with locked_server.send("POST", "/v1/messages", headers={"Content-Length": "1000"}) as connection:
         assert read_answer(connection).status == 401
+
+
+def test_a_body_that_comes_slowly(locked_server: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read in vain for ever, even if it always grows."""
+    monkeypatch.setattr(lingering, "LONGEST", 0.2)
+    with locked_server.send("POST", "/v1/messages", headers={"Content-Length": "1000000"}) as connection:
+        trickle(connection, b" ", 0.02)
 
 
 def test_a_client_that_asks_before_it_sends(locked_server: LiveServer) -> None:

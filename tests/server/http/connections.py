@@ -5,10 +5,22 @@ import socket
 import time
 from collections.abc import Callable
 
-from tests.server.live import PATIENCE, wait_for
+from tests.server.live import PATIENCE, LiveServer, wait_for
 
 REQUEST = b"GET /ping HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 HALF_BODY = b"POST /api/v1/generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{"
+
+MUCH = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 200
+"""Requests for more than all buffers hold."""
+
+
+def reluctant(server: LiveServer) -> socket.socket:
+    """A connection whose kernel takes little, for a client that reads nothing by itself."""
+    connection = socket.socket()
+    connection.settimeout(PATIENCE)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    connection.connect(("127.0.0.1", server.port))
+    return connection
 
 
 def read_to_end(connection: socket.socket) -> bytes:

@@ -1,7 +1,6 @@
 """Whoever sends or takes nothing loses the connection; whoever is only slow does not."""
 
 import json
-import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,22 +14,21 @@ from server.http.limits import ConnectionLimits
 from server.settings import Settings
 from tests.server.http.connections import (
     HALF_BODY,
+    MUCH,
     REQUEST,
     paced,
     read_reply,
     read_to_end,
+    reluctant,
     trickle,
     wait_until_cut_off,
 )
-from tests.server.live import PATIENCE, LiveServer, read_answer, serving, wait_for
+from tests.server.live import LiveServer, read_answer, serving, wait_for
 from tests.server.test_ssl import OPENSSL, make_pair
 
 SHORT = 0.2
 STEADY = 2.0
 """A deadline that no slow machine misses between two steps of a quarter of a second."""
-
-MUCH = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 200
-"""Requests for more than all buffers hold."""
 
 Serve = Callable[[ConnectionLimits], AbstractContextManager[LiveServer]]
 
@@ -129,15 +127,6 @@ def test_a_body_that_nobody_read_ends_the_connection(locked_server: LiveServer) 
     with locked_server.connect() as connection:
         connection.sendall(HALF_BODY)
         assert read_to_end(connection).startswith(b"HTTP/1.1 401 ")
-
-
-def reluctant(server: LiveServer) -> socket.socket:
-    """A connection whose kernel takes little, for a client that reads nothing by itself."""
-    connection = socket.socket()
-    connection.settimeout(PATIENCE)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
-    connection.connect(("127.0.0.1", server.port))
-    return connection
 
 
 def test_a_client_that_reads_nothing(serve: Serve) -> None:
