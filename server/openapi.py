@@ -16,11 +16,12 @@ from fastapi.params import Depends
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
+from starlette.responses import Response
 
 from server.auth import KeyGuard
 from server.wire.endpoint import EVENTS, EXTENSION, JSON, LINES, ErrorBody, Exchange, failures_of
 from server.wire.lenient import WireModel
-from server.wire.replies import JsonReply
+from server.wire.replies import to_json
 
 Document = dict[str, Any]
 
@@ -77,15 +78,17 @@ ERRORS: Document = {
 def add_description(app: FastAPI, version: str) -> None:
     """Serve the description of `app`, whose routes are complete, at `/openapi.json`.
 
-    It is made when it is first asked for: that takes a tenth of a second, which every start would spend.
+    It is made when it is first asked for: that takes a tenth of a second, which every start would spend. As
+    text it is kept: to write it takes milliseconds, and anybody may ask.
     """
-    document: Document | None = None
+    text: bytes | None = None
 
-    async def openapi(request: Request) -> JsonReply:
-        nonlocal document
-        if document is None:
+    async def openapi(request: Request) -> Response:
+        nonlocal text
+        if text is None:
             document = await asyncio.to_thread(describe, app, version)
-        return JsonReply(document)
+            text = to_json(document).encode("ascii")
+        return Response(text, media_type=JSON)
 
     app.router.add_route("/openapi.json", openapi, methods=["GET"])
 

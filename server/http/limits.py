@@ -39,6 +39,9 @@ CONNECTIONS = 2048
 ADDRESS_SHARE = 8
 """Of all connections, one address may hold an eighth."""
 
+YOUNG_SECONDS = 0.1
+"""A connection that has been idle for less is not closed for another: what it asks may be on its way."""
+
 DESCRIPTORS = 65_536
 """File descriptors that the process asks for at most."""
 
@@ -72,6 +75,7 @@ class ConnectionLimits:
     write: float = WRITE_SECONDS
     handshake: float = HANDSHAKE_SECONDS
     connections: int = CONNECTIONS
+    young: float = YOUNG_SECONDS
 
     @property
     def by_address(self) -> int:

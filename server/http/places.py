@@ -1,5 +1,6 @@
 """Who may have a connection, when there are many."""
 
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ class Place:
     def __init__(self, places: "Places", owner: str | None) -> None:
         self._places = places
         self.owner = owner
+        self.idle_since = 0.0
         self.evict: Callable[[], object] = lambda: None
         """Closes the connection at once."""
 
@@ -27,14 +29,24 @@ class Place:
 class Places:
     """All connections of a server, at most `most` of them and at most `share` from one address.
 
-    Where there is no room, the connection that has been idle for longest gives way. Addresses in
+    Where there is no room, the connection that has been idle for longest gives way, if it has been so for
+    `young` seconds. Addresses in
     `free`, and this machine's, have no share: all clients of a proxy have the proxy's address.
     """
 
-    def __init__(self, most: int, share: int, free: Networks) -> None:
+    def __init__(
+        self,
+        most: int,
+        share: int,
+        free: Networks,
+        young: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._most = most
         self._share = share
         self._free = free
+        self._young = young
+        self._clock = clock
         self._held: set[Place] = set()
         self._idle: OrderedDict[Place, None] = OrderedDict()
         self._held_by: defaultdict[str, set[Place]] = defaultdict(set)
@@ -52,6 +64,7 @@ class Places:
         elif len(self._held) >= self._most and not self.evict_oldest():
             return None
         place = Place(self, owner)
+        place.idle_since = self._clock()
         self._held.add(place)
         self._idle[place] = None
         if owner is not None:
@@ -67,6 +80,7 @@ class Places:
         """See `Place`."""
         if place not in self._held or busy is not (place in self._idle):
             return
+        place.idle_since = self._clock()
         for idle in self._idle_lists(place):
             if busy:
                 del idle[place]
@@ -92,6 +106,8 @@ class Places:
         if not idle:
             return False
         oldest = next(iter(idle))
+        if self._clock() - oldest.idle_since < self._young:
+            return False
         oldest.leave()
         oldest.evict()
         return True

@@ -61,10 +61,10 @@ class WebServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on `sockets`."""
         await super().startup(sockets=[])
-        places = Places(self._limits.connections, self._limits.by_address, self._proxies)
+        limits = self._limits
+        places = Places(limits.connections, limits.by_address, self._proxies, limits.young)
         listeners = [
-            Listener(listener, self._protocol, places, self.config.ssl, self._limits)
-            for listener in sockets or ()
+            Listener(listener, self._protocol, places, self.config.ssl, limits) for listener in sockets or ()
         ]
         for listener in listeners:
             listener.start()

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def narrow(tiny_worker: EngineWorker, tiny_settings: Settings) -> Iterator[LiveServer]:
-    with serving(tiny_worker, tiny_settings, ConnectionLimits(connections=3)) as server:
+    with serving(tiny_worker, tiny_settings, ConnectionLimits(connections=3, young=0.0)) as server:
         yield server
 
 
@@ -139,7 +139,7 @@ async def listening() -> AsyncIterator[CountingSocket]:
     """A listener that greets whoever comes."""
     with CountingSocket() as bound:
         bound.bind(("127.0.0.1", 0))
-        listener = Listener(bound, Greeting, Places(9, 9, Networks(())), None, ConnectionLimits())
+        listener = Listener(bound, Greeting, Places(9, 9, Networks(()), 0.0), None, ConnectionLimits())
         listener.start()
         yield bound
         listener.close()

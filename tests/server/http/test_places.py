@@ -9,8 +9,10 @@ from server.networks import Networks
 class Room:
     """Places, and the names of the connections that were closed for others."""
 
-    def __init__(self, most: int = 3, share: int = 3) -> None:
-        self.places = Places(most, share, Networks(["192.168.0.0/16", "2001:db8:f::/48"]))
+    def __init__(self, most: int = 3, share: int = 3, young: float = 0.0) -> None:
+        self.now = 0.0
+        free = Networks(["192.168.0.0/16", "2001:db8:f::/48"])
+        self.places = Places(most, share, free, young, lambda: self.now)
         self.closed: list[str] = []
 
     def enter(self, name: str, address: str = "") -> Place | None:
@@ -99,3 +101,19 @@ def test_who_has_all_of_a_share_gives_way_before_others() -> None:
     assert room.closed == ["a"]
     room.enter("new", "10.2.2.2")
     assert room.closed == ["a", "old"]
+
+
+def test_the_young_stay() -> None:
+    """What they ask may be on its way."""
+    room = Room(most=2, young=1.0)
+    first, _ = room.fill("1", "2")
+    room.now = 0.5
+    assert room.enter("3") is None
+    first.set_busy(True)
+    first.set_busy(False)
+    room.now = 1.0
+    assert room.enter("3")
+    assert room.enter("4") is None
+    room.now = 1.5
+    assert room.enter("4")
+    assert room.closed == ["2", "1"]
