@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import ASGIApp
 
@@ -127,7 +127,7 @@ def serving(
     service = GenerationService(EngineClient(worker), settings.capacity, settings.genlimit)
     ready = threading.Event()
     server = web_server(service, settings, limits or ConnectionLimits(), grace=2, ready=ready.set)
-    server.config.app = around(server.config.app)
+    server.config.app = around(cast(ASGIApp, server.config.app))
     listener = bound_socket("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -228,7 +228,7 @@ def test_a_client_that_leaves_while_it_sends_is_no_error(
     server: LiveServer, tiny_settings: Settings, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     onlooker = Onlooker()
-    with serving(server.worker, tiny_settings, onlooker.around) as watched:
+    with serving(server.worker, tiny_settings, around=onlooker.around) as watched:
         with watched.send("POST", path, headers={"Content-Length": "500"}) as connection:
             connection.sendall(b"{")
             assert onlooker.reads_on.wait(PATIENCE), "the handler has the first byte and waits for the rest"
