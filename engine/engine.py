@@ -31,6 +31,7 @@ from engine.sampling import Draw, Sampler
 from engine.scheduler import Chunk, Plan, Scheduler
 from engine.sequence import Sequence
 from engine.speculation import Trial, start_speculation
+from engine.templates.pool import TemplatePool
 from engine.theta import ThetaFactors
 from engine.tokenizer import Tokenizer
 from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt
@@ -49,13 +50,14 @@ class Engine:
         tokenizer: Tokenizer,
         info: ModelInfo,
         draft_model: Model | None = None,
+        templates: TemplatePool | None = None,
     ) -> None:
         """Takes loaded parts together; `load` is the usual way in. Raises `ConfigError`."""
         self.info = info
         self.tokenizer = tokenizer
         self.counters = Counters()
         self._model = model
-        self._prompts = PromptEncoder(tokenizer, info.context_length)
+        self._prompts = PromptEncoder(tokenizer, info.context_length, templates)
         slots = cache_slots(config, info.context_length)
         self._blocks = BlockManager(slots // config.block_size, config.block_size)
         self._scheduler = Scheduler(
@@ -79,8 +81,8 @@ class Engine:
         self._speculator = start_speculation(config, info.context_length, draft_model, self.counters)
 
     @classmethod
-    def load(cls, config: EngineConfig) -> Self:
-        """An engine for the model file of the settings.
+    def load(cls, config: EngineConfig, templates: TemplatePool | None = None) -> Self:
+        """An engine for the model file of the settings. `templates` renders chats, as in `PromptEncoder`.
 
         Raises `ModelFileError` for a file that cannot be used, `ConfigError` for settings that the
         machine or the model cannot meet.
@@ -89,7 +91,7 @@ class Engine:
         with without_collector():
             model, tokenizer, info = load_parts(config)
             draft_model = load_draft_model(config, tokenizer, info.context_length)
-            return cls(config, model, tokenizer, info, draft_model)
+            return cls(config, model, tokenizer, info, draft_model, templates)
 
     @property
     def has_work(self) -> bool:

@@ -20,6 +20,10 @@ class RequestError(NkatError):
     """The client's fault: the request cannot be served however often it is sent."""
 
 
+class TemplateCostError(RequestError):
+    """The model's chat template takes more time or memory for these messages than it may."""
+
+
 class BusyError(NkatError):
     """No room at present: the same request may succeed later."""
 

@@ -7,6 +7,7 @@ whether a BOS token comes in front is for the model's file to say.
 from dataclasses import replace
 
 from engine.errors import RequestError
+from engine.templates.pool import TemplatePool
 from engine.tokenizer import Tokenizer
 from engine.types import ChatPrompt, GenerationRequest, SamplingParams, TextPrompt, TokenPrompt
 
@@ -16,9 +17,15 @@ _MEMORY_RESERVE = 4
 
 
 class PromptEncoder:
-    """Turns requests into requests with token ids. Stateless, hence safe in several threads."""
+    """Turns requests into requests with token ids. Safe in several threads.
 
-    def __init__(self, tokenizer: Tokenizer, context_length: int) -> None:
+    `templates` renders chats; None stands for the processes that all share.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, context_length: int, templates: TemplatePool | None = None
+    ) -> None:
+        self._templates = templates
         self._tokenizer = tokenizer
         self._vocab_size = tokenizer.vocab_size
         self._context_length = context_length
@@ -26,8 +33,8 @@ class PromptEncoder:
     def prepare(self, request: GenerationRequest) -> GenerationRequest:
         """The request with a `TokenPrompt`, and with limits that the context can keep.
 
-        Raises `RequestError` for token ids that the model does not have and for chat messages that
-        its template refuses.
+        Raises `RequestError` for token ids that the model does not have, and for chat messages what
+        `render` raises.
         """
         context = self._context_length
         if request.context_length is not None:
@@ -42,7 +49,7 @@ class PromptEncoder:
         )
 
     def render(self, chat: ChatPrompt) -> str:
-        """The text that the model's chat template makes of messages; raises `RequestError`."""
+        """The text that the model's chat template makes of messages. Raises as `ChatTemplate.render` does."""
         template = self._tokenizer.chat_template
         if template is None:
             template = self._tokenizer.fallback_chat_template()
@@ -52,6 +59,7 @@ class PromptEncoder:
             continue_last=chat.continue_last,
             tools=chat.tools,
             arguments=chat.template_args,
+            pool=self._templates,
         )
 
     def _encode(self, prompt: TextPrompt | TokenPrompt | ChatPrompt, room: int) -> list[int]:

@@ -11,8 +11,9 @@ from typing import Self
 from engine.config import EngineConfig
 from engine.embedding import Embedding, EmbeddingRequest
 from engine.engine import Engine
-from engine.errors import EngineDeadError
+from engine.errors import BusyError, EngineDeadError
 from engine.metrics import Snapshot
+from engine.templates.pool import TemplatePool
 from engine.types import (
     Backend,
     ChatPrompt,
@@ -35,10 +36,11 @@ _CLOSED = "the server is shutting down"
 class EngineWorker:
     """An engine in its own thread. All methods may be called from any thread."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Starts the thread."""
+    def __init__(self, engine: Engine, templates: TemplatePool | None = None) -> None:
+        """Starts the thread. `templates` are the engine's own, which end with the worker."""
         self.info = engine.info
         self._engine = engine
+        self._templates = templates
         self._inbox: SimpleQueue[Command] = SimpleQueue()
         self._listeners: dict[str, OnEvent] = {}
         self._embedding_listeners: dict[str, OnEmbedding] = {}
@@ -56,9 +58,16 @@ class EngineWorker:
     def start(cls, config: EngineConfig) -> Self:
         """Load the model in this thread, then start the engine's.
 
-        Raises what `Engine.load` raises.
+        The process that renders chats starts meanwhile. Raises what `Engine.load` raises.
         """
-        return cls(Engine.load(config))
+        templates = TemplatePool()
+        try:
+            with contextlib.suppress(BusyError):
+                templates.warm()
+            return cls(Engine.load(config, templates), templates)
+        except BaseException:
+            templates.close()
+            raise
 
     def prepare(self, request: GenerationRequest) -> GenerationRequest:
         """Tokenise and fit a request, in the calling thread; raises `RequestError`."""
@@ -69,7 +78,7 @@ class EngineWorker:
         return self._engine.prepare_embedding(request)
 
     def render_chat(self, chat: ChatPrompt) -> str:
-        """The text of a chat prompt, in the calling thread; raises `RequestError`."""
+        """The text of a chat prompt, in the calling thread; raises `RequestError`, `BusyError`."""
         return self._engine.render_chat(chat)
 
     def encode(self, text: str, *, add_bos: bool | None = None) -> list[int]:
@@ -136,8 +145,17 @@ class EngineWorker:
         """The counters as of the last step or command."""
         return self._snapshot
 
+    def stop_rendering(self) -> None:
+        """End the processes that render chats; present and later calls raise `EngineDeadError`.
+
+        May be called from a signal handler.
+        """
+        if self._templates is not None:
+            self._templates.close()
+
     def close(self) -> None:
         """End the thread after its present step; requests under way get an error event."""
+        self.stop_rendering()
         with self._gate:
             if self._death is None:
                 self._inbox.put(self._stop)

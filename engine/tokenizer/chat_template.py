@@ -2,21 +2,17 @@
 
 import json
 import logging
-from collections.abc import Container, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Container, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from jinja2 import Template
-
 from engine.errors import ModelFileError, RequestError
+from engine.templates.limits import MAX_SOURCE
+from engine.templates.pool import TemplatePool, shared_pool
+from engine.templates.wire import Kind
 from engine.tokenizer.metadata import read
-from engine.tokenizer.template_sandbox import TemplateLimitError, compile_template, render_template
 
 logger = logging.getLogger(__name__)
-
-MAX_SOURCE = 256 << 10
-"""Characters of a template; the longest in use have some 30 000."""
 
 _MARK = "\uf8fe\uf8ff"
 """Private characters that show where the last message ends in the rendered text."""
@@ -39,10 +35,11 @@ Message = dict[str, Any]
 
 
 class ChatTemplate:
-    """A Jinja template of Hugging Face's kind, run in a sandbox (`template_sandbox` tells its limits).
+    """A Jinja template of Hugging Face's kind, rendered in a process of its own (`engine.templates`).
 
-    It is compiled when it is first used. One that does not compile is then logged, and each use raises
-    ModelFileError.
+    What it costs is bounded (`engine.templates.limits`): CPU time, time by the clock, memory, and the sizes
+    of the template, the messages and the prompt. It is compiled when it is first used. One that does not
+    compile is then logged, and each use raises ModelFileError.
     """
 
     source: str
@@ -54,14 +51,7 @@ class ChatTemplate:
         self.source = source
         self._tool_source = tool_source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
-
-    @cached_property
-    def _template(self) -> Template | ModelFileError:
-        return _compiled(self.source)
-
-    @cached_property
-    def _tool_template(self) -> Template | ModelFileError:
-        return self._template if self._tool_source is None else _compiled(self._tool_source)
+        self._broken: dict[str, ModelFileError] = {}
 
     @classmethod
     def from_metadata(
@@ -90,6 +80,7 @@ class ChatTemplate:
         continue_last: bool = False,
         tools: Sequence[Mapping[str, Any]] = (),
         arguments: Mapping[str, Any] = MappingProxyType({}),
+        pool: TemplatePool | None = None,
     ) -> str:
         """The prompt for `messages` (mappings with `role`, `content`, ...), to encode with specials parsed.
 
@@ -100,12 +91,12 @@ class ChatTemplate:
         one role merged, later system messages given to the user, and a user to begin with; and once
         more with the system's text put before the first user's.
 
-        Raises RequestError where no attempt succeeds, ModelFileError where the template itself is
-        broken. `arguments` are further variables, which cannot replace the template's own.
+        Raises RequestError where no attempt succeeds, TemplateCostError where the limits end them, BusyError
+        where too many render, ModelFileError where the template itself is broken. `arguments` are further
+        variables, which cannot replace the template's own. `pool` has the processes that render; None
+        stands for those that all share.
         """
-        template = self._tool_template if tools else self._template
-        if isinstance(template, ModelFileError):
-            raise template
+        source = self._tool_source if tools and self._tool_source is not None else self.source
         clean = [_clean(message, i) for i, message in enumerate(messages)]
         marked = continue_last and bool(clean) and clean[-1]["role"] == "assistant"
         if marked:
@@ -117,7 +108,7 @@ class ChatTemplate:
             "tools": [dict(tool) for tool in tools] or None,
             "documents": None,
         }
-        text = _render_leniently(template, clean, variables)
+        text = self._rendered(source, clean, variables, shared_pool() if pool is None else pool)
         if not marked:
             return text
         end = text.rfind(_MARK)
@@ -125,32 +116,34 @@ class ChatTemplate:
             raise RequestError("the model's chat template does not show the last message, so it cannot go on")
         return text[:end]
 
+    def _rendered(
+        self, source: str, messages: list[Message], variables: Mapping[str, Any], pool: TemplatePool
+    ) -> str:
+        if len(source) > MAX_SOURCE:
+            raise self._unusable(
+                source, f"is {len(source)} characters long; at most {MAX_SOURCE} are accepted"
+            )
+        if source in self._broken:
+            raise self._broken[source]
+        kind, text = pool.render(source, messages, variables)
+        match kind:
+            case Kind.TEXT:
+                return text
+            case Kind.BROKEN:
+                raise self._unusable(source, f"is broken: {_line(text)}")
+            case Kind.STOPPED:
+                raise RequestError(f"the model's chat template was stopped: {_line(text)}")
+            case _:
+                raise RequestError(f"the model's chat template refuses these messages: {_line(text)}")
 
-def _compiled(source: str) -> Template | ModelFileError:
-    if len(source) > MAX_SOURCE:
-        reason = f"is {len(source)} characters long; at most {MAX_SOURCE} are accepted"
-    else:
-        try:
-            return compile_template(source)
-        # a hostile source may break Jinja or Python's own compiler in any way it likes
-        except Exception as error:
-            reason = f"is broken: {_line(error)}"
-    broken = ModelFileError(f"the model file's chat template {reason}")
-    logger.warning("%s", broken)
-    return broken
-
-
-def _render_leniently(template: Template, messages: list[Message], variables: Mapping[str, Any]) -> str:
-    refusal: Exception | None = None
-    for attempt in (_as_they_are, _alternating, _without_system):
-        try:
-            return render_template(template, {**variables, "messages": attempt(messages)})
-        except TemplateLimitError as error:
-            raise RequestError(f"the model's chat template was stopped: {error}") from None
-        # the template's code may raise anything
-        except Exception as error:
-            refusal = refusal or error
-    raise RequestError(f"the model's chat template refuses these messages: {_line(refusal)}")
+    def _unusable(self, source: str, reason: str) -> ModelFileError:
+        """Log it once: every chat with the model meets it."""
+        known = self._broken.get(source)
+        if known is not None:
+            return known
+        broken = self._broken[source] = ModelFileError(f"the model file's chat template {reason}")
+        logger.warning("%s", broken)
+        return broken
 
 
 def _clean(message: Mapping[str, Any], index: int) -> Message:
@@ -187,41 +180,5 @@ def _call(call: Any) -> Any:
     return {**call, "function": {**function, "arguments": arguments}}
 
 
-def _as_they_are(messages: list[Message]) -> list[Message]:
-    return messages
-
-
-def _alternating(messages: list[Message]) -> list[Message]:
-    """At most one system message, at the start; then user and assistant in turn."""
-    leading = next((i for i, message in enumerate(messages) if message["role"] not in _SYSTEM), len(messages))
-    system = [_join("system", messages[:leading])] if leading else []
-    turns: list[Message] = [] if messages[leading:] else [_join("user", [])]
-    for message in messages[leading:]:
-        role = "assistant" if message["role"] == "assistant" else "user"
-        if not turns and role == "assistant":
-            turns.append(_join("user", []))
-        if turns and turns[-1]["role"] == role:
-            turns[-1] = _join(role, [turns[-1], message])
-        else:
-            turns.append({**message, "role": role})
-    return system + turns
-
-
-def _without_system(messages: list[Message]) -> list[Message]:
-    """The same for templates that know no system."""
-    system, *turns = _alternating(messages)
-    if system["role"] != "system":
-        return [system, *turns]
-    return [_join("user", [system, turns[0]]), *turns[1:]]
-
-
-_SYSTEM = ("system", "developer")
-
-
-def _join(role: str, messages: Iterable[Message]) -> Message:
-    texts = [message["content"] for message in messages]
-    return {"role": role, "content": "\n\n".join(text for text in texts if text)}
-
-
-def _line(error: Exception | None) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]

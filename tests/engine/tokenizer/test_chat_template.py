@@ -1,10 +1,13 @@
 import logging
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from engine.errors import ModelFileError, RequestError
+from engine.errors import ModelFileError, RequestError, TemplateCostError
+from engine.templates.limits import Limits
+from engine.templates.pool import TemplatePool
 from engine.tokenizer import ChatTemplate, Tokenizer
 from tests.engine.tokenizer.vocabularies import byte_pairs
 
@@ -213,6 +216,13 @@ def test_what_a_template_must_not_do_is_refused(source: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def hasty() -> Iterator[TemplatePool]:
+    pool = TemplatePool(Limits(cpu_seconds=0.1))
+    yield pool
+    pool.close()
+
+
 GROW = "{% set ns = namespace(x='a' * 1000) %}{% for i in range(60) %}"
 
 
@@ -255,10 +265,9 @@ def test_what_a_template_may_cost_is_bounded(source: str) -> None:
         "{% macro f(n) %}{% if n %}{% set _ = f(n - 1) ~ f(n - 1) %}{% endif %}{% endmacro %}{{ f(90) }}",
     ],
 )
-def test_time_is_bounded(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.tokenizer.template_sandbox.MAX_SECONDS", 0.1)
-    with pytest.raises(RequestError, match=r"was stopped: it takes longer than 0\.1 seconds"):
-        render(source)
+def test_time_is_bounded(source: str, hasty: TemplatePool) -> None:
+    with pytest.raises(TemplateCostError, match=r"was stopped: it takes longer than 0\.1 seconds"):
+        ChatTemplate(source).render([user("hi")], pool=hasty)
 
 
 def test_a_template_that_begins_with_bos_does_not_double_it() -> None:

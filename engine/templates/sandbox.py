@@ -1,15 +1,14 @@
-"""Runs the Jinja templates of model files, which strangers write, within limits.
+"""Compiles and renders the Jinja templates of model files, inside a process with hard limits.
 
-Bounded, for one rendering: wall-clock time (looked at whenever a loop begins, a call is made or
-something is written), characters written (also those captured by macros and block assignments), the
-size of what `+`, `~`, `*`, `**` and `%` and the filters and methods that repeat or join can make,
-`range`, and the filters and methods on offer, which are those that chat templates use. Not bounded:
-what one single operation does within these sizes, such as comparing two large nested lists.
+The process bounds time and memory (`limits.Limits`). The sandbox keeps templates away from Python, and
+refuses early, and by name, what would use them up: characters written (also those captured by macros and
+block assignments), the size of what `+`, `~`, `*`, `**` and `%` and the filters and methods that repeat
+or join can make, `range`, and the filters and methods on offer, which are those that chat templates use.
+What one operation does within these sizes, such as comparing two nested lists, is for the process to end.
 """
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
@@ -22,13 +21,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 from markupsafe import soft_str
 
-MAX_SECONDS = 5.0
-MAX_WRITTEN = 16 << 20
-"""Characters. Text that passes through a macro counts twice, so a prompt may have 8 Mi at least."""
-MAX_VALUE = 8 << 20
-"""Characters or elements of one value."""
-MAX_BITS = 4096
-MAX_INDENT = 64
+from engine.templates.limits import MAX_BITS, MAX_INDENT, MAX_VALUE, MAX_WRITTEN
+
 _FORM_GROWTH = 256
 """How many times longer than its form Python lets a date grow."""
 
@@ -57,15 +51,9 @@ class _Limits:
     """What one rendering has left."""
 
     def __init__(self) -> None:
-        self.deadline = time.monotonic() + MAX_SECONDS
         self.written = 0
 
-    def tick(self) -> None:
-        if time.monotonic() > self.deadline:
-            raise TemplateLimitError(f"it takes longer than {MAX_SECONDS:g} seconds")
-
     def write(self, size: int) -> None:
-        self.tick()
         self.written += size
         if self.written > MAX_WRITTEN:
             raise TemplateLimitError(f"it writes more than {MAX_WRITTEN} characters")
@@ -106,25 +94,10 @@ def _write(context: Context, value: object) -> object:
     return value
 
 
-@pass_context
-def _looped(context: Context, value: Iterable[Any]) -> list[Any]:
-    _limits(context).tick()
-    items = list(value)
-    _bound(len(items))
-    return items
-
-
 class _Counting(NodeTransformer):
-    """Leads loops, constant text and `~` past the checks."""
+    """Leads constant text and `~` past the checks."""
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - Jinja's name
-        if node.recursive:
-            raise TemplateError("recursive loops are not supported")
-        assert isinstance(node.iter, nodes.Expr)
-        node.iter = _filter(node.iter, "\0looped")
-        return self.generic_visit(node)
-
-    def visit_TemplateData(self, node: nodes.TemplateData) -> nodes.Node:  # noqa: N802
+    def visit_TemplateData(self, node: nodes.TemplateData) -> nodes.Node:  # noqa: N802 - Jinja's name
         return nodes.Const(node.data, lineno=node.lineno)
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
@@ -167,7 +140,6 @@ class _Environment(ImmutableSandboxedEnvironment):
         }
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        _limits(context).tick()
         owner = getattr(obj, "__self__", None)
         if isinstance(owner, str):
             if obj.__name__ == "replace":
@@ -177,7 +149,6 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call(context, obj, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        _limits(context).tick()
         _CHECKS[operator](left, right)
         return super().call_binop(context, operator, left, right)
 
@@ -305,7 +276,6 @@ _OWN_FILTERS: dict[str, Callable[..., Any]] = {
     "join": _join,
     "indent": _indent,
     "tojson": _tojson,
-    "\0looped": _looped,
 }
 
 
