@@ -44,6 +44,7 @@ class Worker(Protocol):
     def encode_end(self, text: str, tokens: int) -> list[int]: ...  # noqa: D102
     def decode(self, ids: list[int], *, render_special: bool = False) -> str: ...  # noqa: D102
     def render_chat(self, prompt: ChatPrompt) -> str: ...  # noqa: D102
+    def stop_rendering(self) -> None: ...  # noqa: D102
     def prepare_embedding(self, request: EmbeddingRequest) -> EmbeddingRequest: ...  # noqa: D102
     def submit_embedding(  # noqa: D102
         self, request: EmbeddingRequest, on_done: Callable[[Embedding], None]
@@ -127,6 +128,10 @@ class EngineClient:
     def render_chat_now(self, prompt: ChatPrompt) -> str:
         """As `render_chat`, but in the calling thread; for the start of the server."""
         return self._worker.render_chat(prompt)
+
+    def stop_rendering(self) -> None:
+        """End all renderings, now and later. May be called from a signal handler."""
+        self._worker.stop_rendering()
 
     def _pool(self, prompt: Prompt) -> WorkPool:
         match prompt:

@@ -22,6 +22,8 @@ client: ContextVar[str] = ContextVar("client", default="")
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
+PATIENCE_SECONDS = 30.0
+"""How long a call waits for a thread."""
 NICENESS = 10
 """Added to the niceness of the process: such a thread gets a tenth of a core that the engine needs too."""
 
@@ -64,10 +66,13 @@ class WorkPool:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(turn)
         try:
-            await turn
-        except asyncio.CancelledError:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await turn
+        except (asyncio.CancelledError, TimeoutError) as error:
             if turn.done() and not turn.cancelled():
                 self._pass_on()  # the thread came in the same moment
+            if isinstance(error, TimeoutError):
+                raise BusyError("Server is busy; please try again later.") from None
             raise
 
     def _leave(self, ended: "asyncio.Future[Result]") -> None:

@@ -250,6 +250,11 @@ class GenerationService:
         """The text that the model's template makes of messages. Raises `RequestError`, `BusyError`."""
         return await self.engine.render_chat(prompt)
 
+    def stop(self) -> None:
+        """End everything for good. May be called from a signal handler."""
+        self.abort_all()
+        self.engine.stop_rendering()
+
     def status(self) -> Status:
         """What goes on at this moment."""
         now = time.monotonic()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engine.errors import ModelFileError, RequestError
+from engine.errors import ModelFileError, RequestError, TemplateCostError
 from engine.types import ChatPrompt, GenerationRequest, Grammar, ModelInfo, TextPrompt, ThinkingBudget
 from server.chat.adapters import Adapter
 from server.chat.budget import thinking_tokens
@@ -120,7 +120,8 @@ class ChatPlanner:
         on has no thoughts.
 
         Raises `RequestError` for tools or messages that are not of OpenAI's shape, for a tool choice
-        that cannot be met, and for a grammar together with tools that must be called.
+        that cannot be met, and for a grammar together with tools that must be called; `TemplateCostError`
+        where the template exceeds its limits; what else `render` raises.
 
         Of a chat that has outgrown the context the oldest turns are left out (`fitting`).
         """
@@ -215,6 +216,9 @@ class ChatPlanner:
         )
         try:
             text = await render(prompt)
+        except TemplateCostError:
+            # An adapter could answer, but every message would cost as much again.
+            raise
         except (RequestError, ModelFileError) as error:
             logger.info("an adapter writes the prompt: %s", error)
             return None

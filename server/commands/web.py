@@ -41,5 +41,5 @@ def web_server(
         certificate=settings.ssl,
         proxies=Networks(settings.trusted_proxies or ()),
         started_up=ready,
-        stopping=service.abort_all,
+        stopping=service.stop,
     )

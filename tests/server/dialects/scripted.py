@@ -116,6 +116,9 @@ class ScriptedWorker:
     def decode(self, ids: list[int], *, render_special: bool = False) -> str:
         return bytes(ids).decode(errors="replace")
 
+    def stop_rendering(self) -> None:
+        pass
+
     def render_chat(self, prompt: ChatPrompt) -> str:
         return self.template.render(
             prompt.messages,
