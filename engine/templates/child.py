@@ -1,8 +1,9 @@
 """The process that renders chat templates: reads requests from stdin and writes replies to stdout.
 
 It starts with the interpreter's own folders and those of Jinja alone (`process`), confines itself before it
-reads anything of a stranger's, and ends when stdin does. While a template is compiled and rendered a
-timer of the kernel counts the CPU time and ends the process, in C code as anywhere else.
+reads anything of a stranger's, and ends when stdin does. Its owner ends it when it exceeds its limits; for
+an owner that has ended, or cannot run, a timer of the kernel counts the CPU time while a template is compiled
+and rendered, and ends the process in C code as anywhere else.
 """
 
 import json
@@ -75,7 +76,7 @@ def _confine(memory: int) -> None:
 
 
 def _limit_cpu(seconds: float) -> None:
-    """End the process after so much CPU time: by the timer, and by a limit of whole seconds after it."""
+    """End the process after about so much CPU time: by the timer, and by a limit of whole seconds."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     most = math.ceil(time.process_time() + seconds) + 1

@@ -6,6 +6,7 @@ its owner's interpreter; if that is killed itself, the process ends when its std
 """
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -27,6 +28,8 @@ _PACKAGES = ("engine", "jinja2", "markupsafe")
 _ENVIRONMENT = ("TZ", "LD_LIBRARY_PATH")
 """What the process needs of the environment: the time zone, and where the interpreter's library is."""
 _CHUNK = 1 << 16
+_SCHEDULED = 2
+"""In the kernel's number for a clock of a process: exact CPU time, where timers count ticks."""
 
 
 class ProcessEndedError(Exception):
@@ -49,6 +52,7 @@ class TemplateProcess:
         self._limits = limits
         self._ready = False
         self._dismissed = False
+        self._cpu_end = math.inf
         command = [sys.executable, "-I", "-S", "-c", _BOOT, str(limits.memory), str(limits.cpu_seconds)]
         try:
             self._process = subprocess.Popen(
@@ -88,16 +92,20 @@ class TemplateProcess:
         try:
             self._start()
             deadline = time.monotonic() + self._limits.wall_seconds
+            self._cpu_end = self._cpu() + self._limits.cpu_seconds
             self._write(wire.pack(Kind.REQUEST, request), deadline)
-            reply = self._reply(deadline)
+            kind, text = self._reply(deadline)
+            if kind in (Kind.REQUEST, Kind.READY):
+                raise wire.WireError("that is no reply")
         except (EOFError, TimeoutError, wire.WireError) as error:
+            out_of_time = self._cpu() >= self._cpu_end
             self._kill()
             if self._dismissed:
                 raise EngineDeadError("the server is shutting down") from None
-            raise self._cause(error) from None
-        if reply[0] is Kind.MEMORY:
+            raise self._cause(error, out_of_time) from None
+        if kind is Kind.MEMORY:
             raise ProcessEndedError("memory", f"takes more than {self._limits.memory >> 20} MiB of memory")
-        return reply
+        return kind, text
 
     def end(self) -> None:
         """Kill the process; a thread that waits for a reply gets `EngineDeadError`."""
@@ -126,9 +134,15 @@ class TemplateProcess:
             raise wire.WireError("a process that is ready says so first")
         self._ready = True
 
-    def _cause(self, error: Exception) -> ProcessEndedError:
-        seconds = f"{self._limits.cpu_seconds:g} seconds of CPU time"
-        if -self._process.returncode in (signal.SIGPROF, signal.SIGXCPU):
+    def _cpu(self) -> float:
+        """Seconds of CPU time that the process has used."""
+        with contextlib.suppress(OSError):
+            return time.clock_gettime(~self.pid << 3 | _SCHEDULED)
+        return 0.0
+
+    def _cause(self, error: Exception, out_of_time: bool) -> ProcessEndedError:
+        if out_of_time or -self._process.returncode in (signal.SIGPROF, signal.SIGXCPU):
+            seconds = f"{self._limits.cpu_seconds:g} seconds of CPU time"
             return ProcessEndedError("time", f"takes longer than {seconds}")
         if isinstance(error, TimeoutError):
             return ProcessEndedError("time", f"takes longer than {self._limits.wall_seconds:g} seconds")
@@ -137,7 +151,7 @@ class TemplateProcess:
     def _write(self, message: bytes, deadline: float) -> None:
         left = memoryview(message)
         while left:
-            _wait(self._to, select.POLLOUT, deadline)
+            self._wait(self._to, select.POLLOUT, deadline)
             try:
                 left = left[os.write(self._to, left[:_CHUNK]) :]
             except BlockingIOError:
@@ -156,7 +170,7 @@ class TemplateProcess:
     def _read(self, size: int, deadline: float) -> bytearray:
         raw = bytearray()
         while len(raw) < size:
-            _wait(self._from, select.POLLIN, deadline)
+            self._wait(self._from, select.POLLIN, deadline)
             with contextlib.suppress(BlockingIOError):
                 part = os.read(self._from, min(size - len(raw), _CHUNK))
                 if not part:
@@ -164,12 +178,17 @@ class TemplateProcess:
                 raw += part
         return raw
 
-
-def _wait(descriptor: int, event: int, deadline: float) -> None:
-    poll = select.poll()
-    poll.register(descriptor, event)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimeoutError
+    def _wait(self, descriptor: int, event: int, deadline: float) -> None:
+        """Until the pipe is ready. Raises TimeoutError when the process is out of time, of either kind."""
+        poll = select.poll()
+        poll.register(descriptor, event)
+        while True:
+            left = min(deadline - time.monotonic(), self._cpu_end - self._cpu())
+            # a process of one thread cannot use up its CPU time before as much time has passed
+            if poll.poll(max(0, math.ceil(left * 1000))):
+                return
+            if left <= 0:
+                raise TimeoutError
 
 
 @cache
