@@ -74,7 +74,6 @@ class TemplatePool:
             self._idle.clear()
             for process in self._busy:
                 process.end()
-            self._changed.notify_all()
 
     @contextmanager
     def _place(self) -> Iterator[None]:

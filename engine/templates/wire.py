@@ -24,7 +24,7 @@ class Kind(Enum):
     BROKEN = 5
     """The template does not compile."""
     MEMORY = 6
-    """The memory is used up; the process ends."""
+    """The memory is used up: the process is of no more use."""
 
 
 class WireError(Exception):

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import signal
 import struct
 import subprocess
@@ -205,8 +206,6 @@ SENT: dict[str, str] = {
     "no header": "b'abc'",
     "a kind that there is not": HEADER.format(200, 0),
     "a request": HEADER.format(0, 5) + " + b'abcde'",
-    "a text that is too long": HEADER.format(2, limits.MAX_REPLY + 1) + " + b'x'",
-    "a reason that is too long": HEADER.format(3, limits.MAX_REASON + 1) + " + b'x'",
     "a text that ends early": HEADER.format(2, 10) + " + b'x'",
     "a text that is no UTF-8": HEADER.format(2, 1) + " + b'\\xff'",
 }
@@ -217,6 +216,17 @@ def test_a_process_may_send_what_it_likes(sent: str, monkeypatch: pytest.MonkeyP
     """Such as one that a template has got out of."""
     program = f"import os; os.write(1, {READY}); os.read(0, 9999); os.write(1, {SENT[sent]})"
     monkeypatch.setattr("engine.templates.process._BOOT", program)
+    pool = TemplatePool()
+    with pytest.raises(TemplateCostError, match="was stopped: it ends the process that renders it"):
+        rendered(pool)
+    pool.close()
+
+
+@pytest.mark.parametrize("header", [(2, limits.MAX_REPLY + 1), (3, limits.MAX_REASON + 1)])
+def test_a_process_may_not_send_too_much(header: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended at its first word, not when it has sent everything or ends itself."""
+    program = f"import os; os.write(1, {READY}); os.read(0, 9999); os.write(1, {HEADER.format(*header)})"
+    monkeypatch.setattr("engine.templates.process._BOOT", program + "; os.read(0, 1)")
     pool = TemplatePool()
     with pytest.raises(TemplateCostError, match="was stopped: it ends the process that renders it"):
         rendered(pool)
@@ -250,14 +260,32 @@ def test_a_process_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     "sent",
     [
         struct.pack(">BI", wire.Kind.REQUEST.value, limits.MAX_REQUEST + 1),
-        struct.pack(">BI", wire.Kind.TEXT.value, 2) + b"{}",
-        struct.pack(">BI", 99, 2) + b"{}",
-        b"",
+        struct.pack(">BI", wire.Kind.TEXT.value, 2),
+        struct.pack(">BI", 99, 2),
     ],
 )
 def test_it_ends_when_it_is_sent_what_is_no_request(sent: bytes) -> None:
+    """At once: its stdin stays open."""
     process = TemplateProcess(Limits())
     started = command(process.pid)
     process.close()
-    done = subprocess.run(started, input=sent, capture_output=True, cwd="/", env={}, timeout=PATIENCE)
-    assert done.stdout == wire.pack(wire.Kind.READY, b"")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(started, cwd="/", env={}, **pipes) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(sent)
+        child.stdin.flush()
+        child.wait(PATIENCE)
+        assert child.stdout.read() == wire.pack(wire.Kind.READY, b"")
+
+
+def test_the_owner_counts_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a process that has no timer."""
+    program = f"import os; os.write(1, {READY}); os.read(0, 9999)\nwhile True: pass"
+    monkeypatch.setattr("engine.templates.process._BOOT", program)
+    pool = TemplatePool(Limits(cpu_seconds=0.1))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    with pytest.raises(TemplateCostError, match=r"takes longer than 0\.1 seconds of CPU time"):
+        rendered(pool)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 5
+    pool.close()

@@ -223,6 +223,15 @@ def hasty() -> Iterator[TemplatePool]:
     pool.close()
 
 
+def test_long_errors_are_shortened() -> None:
+    with pytest.raises(RequestError, match="refuses these messages: xxx") as caught:
+        render("{{ raise_exception('x' * 100000) }}")
+    assert len(str(caught.value)) < 300
+    with pytest.raises(ModelFileError, match=r"is broken: .*xxx") as broken:
+        render("{{ 1 | " + "x" * 100_000 + " }}")
+    assert len(str(broken.value)) < 300
+
+
 GROW = "{% set ns = namespace(x='a' * 1000) %}{% for i in range(60) %}"
 
 
