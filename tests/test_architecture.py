@@ -22,6 +22,7 @@ FLOORS: Mapping[str, int] = {
     "engine.config": 0,
     "engine.errors": 0,
     "engine.metrics": 0,
+    "engine.printable": 0,
     "engine.text": 0,
     "engine.embedding": 0,
     "engine": 0,

@@ -5,6 +5,7 @@ from typing import Self
 
 from engine.architectures.hyperparameters import Hyperparameters
 from engine.errors import ModelFileError
+from engine.printable import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class RopeConfig:
             raise ModelFileError(f"rope.dimension_count is {dimensions}; rotation needs an even number")
         scaling = keys.text("rope.scaling.type", "none")
         if scaling not in ("none", "linear", "yarn"):
-            raise ModelFileError(f"rope.scaling.type is {scaling!r:.60}; supported: none, linear, yarn")
+            raise ModelFileError(f"rope.scaling.type is {quoted(scaling)}; supported: none, linear, yarn")
         # Files from before `rope.scaling` said how much with this key alone.
         old_factor = keys.number("rope.scale_linear", 0.0, least=0, most=1e6)
         factor = keys.number("rope.scaling.factor", old_factor, least=0, most=1e6)

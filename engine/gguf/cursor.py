@@ -13,6 +13,7 @@ import numpy as np
 from engine.errors import ModelFileError
 from engine.gguf.string_array import StringArray
 from engine.native.strings import Places, find_strings
+from engine.printable import quoted
 
 MAX_ELEMENTS = 1 << 22
 """Elements in all metadata arrays of a file together. The largest vocabularies need about a million."""
@@ -90,23 +91,25 @@ class Cursor:
 
         Arrays of strings are a `StringArray`. A string that is not UTF-8 gets U+FFFD for each bad byte.
         """
-        return self._value(self.u32(f"the type of {key!r}"), key, depth=0)
+        return self._value(self.u32(f"the type of {quoted(key)}"), key, depth=0)
 
     def _value(self, kind: int, key: str, depth: int) -> Any:
         if kind == _STRING:
-            return self._bytes(f"the value of {key!r}").decode(errors="replace")
+            return self._bytes(f"the value of {quoted(key)}").decode(errors="replace")
         if kind == _ARRAY:
             return self._array(key, depth)
         return self._numbers(kind, 1, key)[0]
 
     def _array(self, key: str, depth: int) -> Sequence[Any]:
         if depth == MAX_DEPTH:
-            raise ModelFileError(f"metadata {key!r} nests arrays deeper than {MAX_DEPTH}")
-        kind = self.u32(f"the element type of {key!r}")
-        count = self.count(f"the length of array {key!r}", _MIN_SIZES.get(kind, 1))
+            raise ModelFileError(f"metadata {quoted(key)} nests arrays deeper than {MAX_DEPTH}")
+        kind = self.u32(f"the element type of {quoted(key)}")
+        count = self.count(f"the length of array {quoted(key)}", _MIN_SIZES.get(kind, 1))
         self._elements += count * (_NESTED_COST if kind == _ARRAY else 1)
         if self._elements > MAX_ELEMENTS:
-            raise ModelFileError(f"the metadata arrays up to {key!r} have more than {MAX_ELEMENTS} elements")
+            raise ModelFileError(
+                f"the metadata arrays up to {quoted(key)} have more than {MAX_ELEMENTS} elements"
+            )
         if kind == _STRING:
             return self._strings(count, key)
         if kind == _ARRAY:
@@ -116,13 +119,13 @@ class Cursor:
     def _numbers(self, kind: int, count: int, key: str) -> list[Any]:
         dtype = _NUMBERS.get(kind)
         if dtype is None:
-            raise ModelFileError(f"metadata {key!r} has the unknown value type {kind}")
-        at = self._advance(count * dtype.itemsize, f"the value of {key!r}")
+            raise ModelFileError(f"metadata {quoted(key)} has the unknown value type {kind}")
+        at = self._advance(count * dtype.itemsize, f"the value of {quoted(key)}")
         numbers = np.frombuffer(self._data, dtype, count, at)
         if kind != _BOOL:
             return list(numbers.tolist())
         if numbers.max(initial=0) > 1:
-            raise ModelFileError(f"metadata {key!r} is a bool but neither 0 nor 1")
+            raise ModelFileError(f"metadata {quoted(key)} is a bool but neither 0 nor 1")
         return list(numbers.astype(bool).tolist())
 
     def _strings(self, count: int, key: str) -> StringArray:
@@ -139,10 +142,10 @@ class Cursor:
         for _ in range(count):
             start = position + 8
             if start > end:
-                raise ModelFileError(f"the file ends inside the strings of {key!r}")
+                raise ModelFileError(f"the file ends inside the strings of {quoted(key)}")
             position = start + unpack(data, position)[0]
             if position > end:
-                raise ModelFileError(f"a string of {key!r} is longer than the rest of the file")
+                raise ModelFileError(f"a string of {quoted(key)} is longer than the rest of the file")
             places.append((start, position))
         starts, ends = (np.array(places, np.int64).reshape(-1, 2) - self.position).T
         return np.ascontiguousarray(starts), np.ascontiguousarray(ends)

@@ -16,6 +16,7 @@ from engine.gguf.part import Part
 from engine.gguf.quants import dequantize
 from engine.gguf.split import open_parts
 from engine.gguf.tensors import TensorInfo
+from engine.printable import quoted
 
 
 class GGUFFile:
@@ -111,7 +112,7 @@ class GGUFFile:
         try:
             return self.tensors[name]
         except KeyError:
-            raise ModelFileError(f"{self.path}: has no tensor {name!r}") from None
+            raise ModelFileError(f"{self.path}: has no tensor {quoted(name)}") from None
 
 
 def open_gguf(path: Path) -> GGUFFile:

@@ -10,6 +10,7 @@ from engine.errors import ModelFileError
 from engine.gguf.cursor import Cursor
 from engine.gguf.tensors import TensorInfo, check_layout
 from engine.gguf.types import GGMLType, type_name
+from engine.printable import quoted
 
 VERSIONS = (2, 3)
 MAX_ENTRIES = 1 << 16
@@ -121,7 +122,7 @@ def _metadata(cursor: Cursor, count: int) -> tuple[dict[str, Any], dict[str, sli
         start = cursor.position
         key = cursor.name("a metadata key")
         if key in metadata:
-            raise ModelFileError(f"has the metadata key {key!r} twice")
+            raise ModelFileError(f"has the metadata key {quoted(key)} twice")
         metadata[key] = cursor.value(key)
         entries[key] = slice(start, cursor.position)
     return metadata, entries
@@ -145,10 +146,10 @@ def _tensors(cursor: Cursor, count: int, alignment: int, part: int) -> list[Tens
     names = set()
     for name, type_, shape, n_bytes, offset in entries:
         if name in names:
-            raise ModelFileError(f"has the tensor {name!r} twice")
+            raise ModelFileError(f"has the tensor {quoted(name)} twice")
         names.add(name)
         if offset % alignment:
-            raise ModelFileError(f"tensor {name!r} has offset {offset}, no multiple of {alignment}")
+            raise ModelFileError(f"tensor {quoted(name)} has offset {offset}, no multiple of {alignment}")
         tensors.append(TensorInfo(name, type_, shape, n_bytes, data_start + offset, part))
     return tensors
 
@@ -156,7 +157,7 @@ def _tensors(cursor: Cursor, count: int, alignment: int, part: int) -> list[Tens
 def _entry(cursor: Cursor) -> tuple[str, GGMLType, tuple[int, ...], int, int]:
     """Name, type, shape, bytes and relative offset of the tensor described at the cursor."""
     name = cursor.name("a tensor name")
-    what = f"tensor {name!r}"
+    what = f"tensor {quoted(name)}"
     n_dims = cursor.u32(what)
     if not 0 < n_dims <= MAX_DIMS:
         raise ModelFileError(f"{what} has {n_dims} dimensions, not 1 to {MAX_DIMS}")

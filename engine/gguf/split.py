@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.errors import ModelFileError
 from engine.gguf.part import Part
+from engine.printable import quoted
 
 _NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
@@ -59,7 +60,7 @@ def _check_whole(parts: list[Part]) -> None:
         for tensor in part.tensors:
             if tensor.name in homes:
                 other = homes[tensor.name].path.name
-                raise ModelFileError(f"{part.path}: has the tensor {tensor.name!r}, and so has {other}")
+                raise ModelFileError(f"{part.path}: has the tensor {quoted(tensor.name)}, and so has {other}")
             homes[tensor.name] = part
     expected = _number(parts[0], "split.tensors.count", len(homes))
     if expected != len(homes):

@@ -6,6 +6,7 @@ from math import prod
 
 from engine.errors import ModelFileError
 from engine.gguf.types import GGMLType
+from engine.printable import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,9 @@ def check_layout(tensors: Iterable[TensorInfo], file_size: int) -> None:
         end = tensor.offset + tensor.n_bytes
         if end > file_size:
             raise ModelFileError(
-                f"the data of tensor {tensor.name!r} ends at byte {end}, but the file has {file_size}: "
+                f"the data of tensor {quoted(tensor.name)} ends at byte {end}, but the file has {file_size}: "
                 "it is truncated; download or copy it again"
             )
         if last is not None and tensor.offset < last.offset + last.n_bytes:
-            raise ModelFileError(f"the data of tensors {last.name!r} and {tensor.name!r} overlap")
+            raise ModelFileError(f"the data of tensors {quoted(last.name)} and {quoted(tensor.name)} overlap")
         last = tensor

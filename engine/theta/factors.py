@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import ModelFileError
+from engine.printable import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,18 @@ class ThetaFactors:
     def check(self, tensor: str, shape: tuple[int, ...], rank: int) -> None:
         """Raise `ModelFileError` unless the factors fit a matrix of that shape and are finite."""
         if len(shape) != 2:
-            raise ModelFileError(f"theta corrects {tensor!r:.80}, which is no matrix")
+            raise ModelFileError(f"theta corrects {quoted(tensor)}, which is no matrix")
         expected = ((shape[0], rank), (shape[1], rank), (rank,))
         found = (self.u.shape, self.v.shape, self.scale.shape)
         if found != expected:
             raise ModelFileError(
-                f"theta of {tensor!r:.80} has the shapes {_list(found)}; "
+                f"theta of {quoted(tensor)} has the shapes {_list(found)}; "
                 f"{_list(expected)} would fit the tensor"
             )
         if self.u.dtype != np.int8 or self.v.dtype != np.int8 or self.scale.dtype != np.float32:
-            raise ModelFileError(f"theta of {tensor!r:.80} must be I8, I8 and F32")
+            raise ModelFileError(f"theta of {quoted(tensor)} must be I8, I8 and F32")
         if not np.isfinite(self.scale).all():
-            raise ModelFileError(f"theta of {tensor!r:.80} has scales that are not finite: it is damaged")
+            raise ModelFileError(f"theta of {quoted(tensor)} has scales that are not finite: it is damaged")
 
 
 def _list(shapes: tuple[tuple[int, ...], ...]) -> str:

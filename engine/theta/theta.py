@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from engine.errors import ModelFileError
 from engine.gguf import GGMLType, GGUFFile, TensorInfo
+from engine.printable import quoted
 from engine.theta import names
 from engine.theta.factors import ThetaFactors
 
@@ -57,7 +58,7 @@ def read_theta(file: GGUFFile, corrected: Mapping[str, TensorInfo]) -> Theta | N
         if tensor is not None and tensor not in factors:
             factors[tensor] = _read_factors(file, tensor)
             if tensor not in corrected:
-                raise ModelFileError(f"theta corrects {tensor!r:.80}, which the model does not have")
+                raise ModelFileError(f"theta corrects {quoted(tensor)}, which the model does not have")
             factors[tensor].check(tensor, corrected[tensor].shape, rank)
     if len(factors) != _integer(metadata, names.COUNT_KEY):
         raise ModelFileError(f"theta of {len(factors)} tensors; {names.COUNT_KEY} promises another number")
@@ -88,7 +89,7 @@ def check_gamma(gamma: float) -> None:
 def check_base(sha256: str) -> None:
     """Raise `ModelFileError` for what is no lower-case hexadecimal SHA-256."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise ModelFileError(f"{names.BASE_KEY} must be 64 hexadecimal digits, not {sha256!r:.80}")
+        raise ModelFileError(f"{names.BASE_KEY} must be 64 hexadecimal digits, not {quoted(sha256)}")
 
 
 def _read_factors(file: GGUFFile, tensor: str) -> ThetaFactors:
@@ -104,9 +105,9 @@ def _raw(file: GGUFFile, name: str, kind: GGMLType) -> npt.NDArray[np.uint8]:
     """The bytes of a theta tensor, (*shape[:-1], bytes of a row), apart from the file's mapping."""
     info = file.tensors.get(name)
     if info is None:
-        raise ModelFileError(f"theta is incomplete: the tensor {name!r:.80} is missing")
+        raise ModelFileError(f"theta is incomplete: the tensor {quoted(name)} is missing")
     if info.type is not kind:
-        raise ModelFileError(f"{name!r:.80} must be of type {kind.name}, not {info.type.name}")
+        raise ModelFileError(f"{quoted(name)} must be of type {kind.name}, not {info.type.name}")
     return file.data(name).copy()
 
 

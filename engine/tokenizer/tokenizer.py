@@ -7,6 +7,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from engine.errors import ModelFileError, RequestError
+from engine.printable import quoted
 from engine.tokenizer.bpe import byte_pair_codec
 from engine.tokenizer.chat_template import ChatTemplate
 from engine.tokenizer.codec import Codec
@@ -57,7 +58,7 @@ class Tokenizer:
         build = _FAMILIES.get(family)
         if build is None:
             known = ", ".join(_FAMILIES)
-            raise ModelFileError(f"tokenizer.ggml.model {family[:64]!r} is not supported, only {known}")
+            raise ModelFileError(f"tokenizer.ggml.model {quoted(family)} is not supported, only {known}")
         vocabulary = Vocabulary.from_metadata(metadata)
         try:
             return cls(vocabulary, build(vocabulary, metadata), metadata)

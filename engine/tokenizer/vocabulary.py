@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from engine.errors import ModelFileError
 from engine.gguf import StringArray
+from engine.printable import quoted
 from engine.tokenizer.metadata import read, read_list
 
 TOKENS = "tokenizer.ggml.tokens"
@@ -124,7 +125,7 @@ class Vocabulary:
         ids = dict(zip(tokens, range(size), strict=True))
         if len(ids) != size:
             twice = next(token for i, token in enumerate(tokens) if ids[token] != i)
-            raise ModelFileError(f"{TOKENS} has the token {twice!r} twice")
+            raise ModelFileError(f"{TOKENS} has the token {quoted(twice)} twice")
         scores = read_list(metadata, "tokenizer.ggml.scores", (float, int), size) or []
         if any(map(math.isnan, scores)):
             raise ModelFileError("tokenizer.ggml.scores holds a value that is no number")
