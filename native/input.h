@@ -67,6 +67,9 @@ inline void normalize(const float* x, int64_t columns, const float* weight, floa
   for (; i < columns; ++i) y[i] = x[i] * factor * weight[i];
 }
 
+constexpr float kFinite = 3.40282347e38f;  // the largest
+constexpr uint32_t kNaN = 0x7fc00000;
+
 constexpr float kRest = 1.0f / 254.0f;  // steps of the second rounding in those of the first
 
 // Round 32 values times `inverse` to integers; the sums of the first and of the last sixteen.
@@ -76,7 +79,8 @@ inline void round_block(const F8* x, float inverse, int8_t* to, int32_t* halves)
   for (int half = 0; half < 2; ++half) {
     I8 total = {};
     for (int i = 2 * half; i < 2 * half + 2; ++i) {
-      const I8 whole = __builtin_convertvector(fma(x[i], splat(inverse), magic) - magic, I8);
+      // Within 127 by the choice of the inverse, but for what is no number: that has no integer either.
+      const I8 whole = __builtin_convertvector(clamp(fma(x[i], splat(inverse), magic) - magic, 127.0f), I8);
       const Bytes bytes = __builtin_convertvector(whole, Bytes);
       std::memcpy(to + 8 * i, &bytes, 8);
       total += whole;
@@ -91,10 +95,13 @@ inline void round_row(const float* x, int64_t columns, int place, const Tile& ti
   float* scales = tile.scales + place;
   float highest = 0, squares = 0;
   for (int64_t block = 0; block < blocks; ++block) {
-    F8 most = {};
-    for (int i = 0; i < 32; i += 8) most = max(most, F8(I8(load(x + 32 * block + i)) & 0x7fffffff));
-    // Below this the inverse would be infinite; what is so small is nothing.
-    const float top = largest(most), scale = top < 1e-35f ? 0.0f : top / 127.0f;
+    // By their bits, which keep the order of magnitudes and put infinity and NaN above all.
+    I8 most = {};
+    for (int i = 0; i < 32; i += 8) most = larger(most, I8(load(x + 32 * block + i)) & 0x7fffffff);
+    const float top = std::bit_cast<float>(largest(most));
+    // Below this the inverse would be infinite; what is so small is nothing. A block with a value that is not finite
+    // has no scale, and so makes all products with it NaN.
+    const float scale = top < 1e-35f ? 0.0f : top <= kFinite ? top / 127.0f : std::bit_cast<float>(kNaN);
     scales[block * 4 * rows] = scale;
     highest = scale > highest ? scale : highest;
   }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "half.h"
 #include "weight.h"
@@ -196,9 +197,33 @@ void pack_words(const uint8_t* const* rows, int lanes, uint8_t* out) {
   }
 }
 
+// Whether one of eight halves is infinite or NaN: adding one to an exponent of all ones carries into the sign.
+bool any_special(const uint8_t* halves) {
+  constexpr uint64_t exponents = 0x7c00'7c00'7c00'7c00, ones = 0x0400'0400'0400'0400, signs = 0x8000'8000'8000'8000;
+  uint64_t words[2];
+  std::memcpy(words, halves, sizeof words);
+  return ((((words[0] & exponents) + ones) | ((words[1] & exponents) + ones)) & signs) != 0;
+}
+
+// The same for a record: the scales of an integer type, the weights of a float type.
+template <class F>
+bool is_special(const uint8_t* record, int lanes) {
+  if constexpr (F::type == F32 || F::type == BF16) {
+    constexpr int at = F::file_bytes - 2;  // the upper half of a float has its exponent
+    bool special = false;
+    for (int r = 0; r < lanes; ++r) special |= (word(record + F::file_bytes * r + at) & 0x7f80) == 0x7f80;
+    return special;
+  } else if constexpr (F::type == F16) {
+    return any_special(record);
+  } else {
+    return any_special(record) || (F::mins && any_special(record + 2 * kLanes));
+  }
+}
+
 template <class F>
 void pack_record(const uint8_t* const* rows, int lanes, uint8_t* out) {
   if constexpr (is_float<F>) {
+    if (lanes < kLanes) std::memset(out, 0, F::record);
     for (int r = 0; r < lanes; ++r) std::memcpy(out + F::file_bytes * r, rows[r], F::file_bytes);
   } else if constexpr (keeps_words<F>()) {
     pack_words<F>(rows, lanes, out);
@@ -252,6 +277,7 @@ void pack_panels(const Weight& weight, int first, int last, uint8_t* out) {
   with_format(weight.type, [&](auto f) {
     using F = decltype(f);
     const int records = weight.columns / F::columns;
+    bool special = false;
     for (int panel = first; panel < last; ++panel) {
       const int lanes = weight.rows - panel * kLanes < kLanes ? weight.rows - panel * kLanes : kLanes;
       for (int record = 0; record < records; ++record, out += F::record) {
@@ -259,8 +285,10 @@ void pack_panels(const Weight& weight, int first, int last, uint8_t* out) {
         for (int r = 0; r < lanes; ++r)
           rows[r] = weight.file + (size_t(panel) * kLanes + r) * row + size_t(record) * F::file_bytes;
         pack_record<F>(rows, lanes, out);
+        special |= is_special<F>(out, lanes);
       }
     }
+    if (special) weight.damaged.store(true, std::memory_order_relaxed);
   });
 }
 
@@ -268,7 +296,8 @@ void set_theta(Weight& weight, int rank, const float* u, const float* v, const f
   const auto step_of = [](const float* values, int count) {
     float most = 0;
     for (int i = 0; i < count; ++i) most = std::fabs(values[i]) > most ? std::fabs(values[i]) : most;
-    return most > 0 ? most / 127 : 1.0f;
+    // Below the smallest normal number the step is not exact: what is so small is nothing.
+    return most / 127 >= std::numeric_limits<float>::min() ? most / 127 : 1.0f;
   };
   std::vector<int8_t> packed_u(size_t(weight.panels()) * rank * kLanes), packed_v(size_t(rank) * weight.columns);
   std::vector<float> scales(rank);

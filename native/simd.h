@@ -62,11 +62,25 @@ inline F8 fma(F8 a, F8 b, F8 c) {
 }
 
 inline F8 max(F8 a, F8 b) { return a > b ? a : b; }
+inline I8 larger(I8 a, I8 b) { return a > b ? a : b; }
+
+// v within [-limit, limit], also where it is NaN.
+inline F8 clamp(F8 v, float limit) {
+  const F8 low = splat(-limit), high = splat(limit);
+  v = v > low ? v : low;
+  return v < high ? v : high;
+}
 
 inline float sum(F8 v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
 
 inline float largest(F8 v) {
   float most = v[0];
+  for (int i = 1; i < 8; ++i) most = v[i] > most ? v[i] : most;
+  return most;
+}
+
+inline int32_t largest(I8 v) {
+  int32_t most = v[0];
   for (int i = 1; i < 8; ++i) most = v[i] > most ? v[i] : most;
   return most;
 }
@@ -84,7 +98,7 @@ inline F8 sums(const F8* v) {
 #endif
 }
 
-// e^x to 2 units in the last place; 0 below -87, no more than e^88 above.
+// e^x to 2 units in the last place; 0 below -87, no more than e^88 above; NaN of NaN.
 // Range reduction and minimax polynomial: Cephes, expf.c (S. Moshier).
 inline F8 exp(F8 x) {
   const F8 low = splat(-87.0f), high = splat(88.0f);
@@ -101,7 +115,8 @@ inline F8 exp(F8 x) {
   p = fma(p, r, splat(1.6666665459e-1f));
   p = fma(p, r, splat(5.0000001201e-1f));
   p = fma(p, r * r, r + splat(1.0f));
-  const I8 power = (__builtin_convertvector(n, I8) + 127) << 23;
+  // Within 128, but for NaN, of which the polynomial is NaN already.
+  const I8 power = (__builtin_convertvector(clamp(n, 128.0f), I8) + 127) << 23;
   return F8(I8(p * F8(power)) & ~flushed);
 }
 

@@ -36,7 +36,8 @@ struct Weight {
   size_t panel_bytes = 0;
   int part_bits = 0;                            // parts of 2^part_bits panels are packed at a time
   std::unique_ptr<std::atomic<bool>[]> packed;  // [parts]
-  const float* bias = nullptr;  // [rows], or none; the caller keeps it
+  mutable std::atomic<bool> damaged{false};  // what was packed so far holds a value that is not finite
+  const float* bias = nullptr;               // [rows], or none; the caller keeps it
 
   int rank = 0;                       // of theta where it counts; 0 without
   const float* half_gamma = nullptr;  // read at every product; the caller keeps it
@@ -49,7 +50,7 @@ struct Weight {
   bool is_packed(int panel) const { return packed[panel >> part_bits].load(std::memory_order_acquire); }
 };
 
-// Packs some panels of the file's rows to `out`.
+// Packs some panels of the file's rows to `out`; notes whether all scales and floats among them are finite.
 void pack_panels(const Weight& weight, int first, int last, uint8_t* out);
 
 // Bytes of one packed panel, and of one row in the file; 0 for a type or a width that cannot be.
