@@ -60,16 +60,16 @@ struct Span {
   const int64_t* slots;  // [context]
 };
 
-
 // A part of the attention that a thread does alone: some rows of a span, one KV head.
 struct Piece {
   const Span* span;
   int64_t first, last, kv_head;
 };
 
+// Its spans lie end to end and have all rows.
 struct Batch {
-  int64_t rows;
-  const int64_t* positions;  // [rows]
+  int64_t rows, position_count;
+  const int64_t* positions;  // [position_count], one for each row
   const int64_t* slots;      // [rows], where each row's key and value go
   int64_t span_count;
   const Span* spans;
@@ -77,17 +77,20 @@ struct Batch {
 
 // x + out(attention(norm(x))), rotary embedding and cache included.
 struct SelfAttention {
-  const float* norm;  // [width]
+  const float* norm;  // [norm_count], the width
+  int64_t norm_count;
   float epsilon, scale;
   const Weight *q, *k, *v, *out;
   int64_t cache;  // its layer of the cache
   int64_t key_dim, value_dim, rotated;  // the first `rotated` elements of a head are turned, in pairs
   const float *cos, *sin;               // [positions][rotated / 2]
+  int64_t positions;
 };
 
 // x + down(silu(gate(norm(x))) * up(norm(x))).
 struct FeedForward {
-  const float* norm;  // [width]
+  const float* norm;  // [norm_count], the width
+  int64_t norm_count;
   float epsilon;
   const Weight *gate, *up, *down;
 };
@@ -98,10 +101,11 @@ struct Layer {
   const FeedForward* feed_forward;
 };
 
-// Keys and values of all layers: half [layers][slots][kv heads][dim].
+// Keys and values of all layers: half [layers][slots][width], the width being that of all KV heads.
 struct Cache {
   uint16_t *keys, *values;
   int64_t key_stride, value_stride;  // elements from one layer to the next
+  int64_t layers, slots, key_width, value_width;
 };
 
 struct Context {

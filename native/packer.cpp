@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <exception>
 #include <system_error>
 
 namespace nkat {
@@ -20,8 +21,12 @@ void Packer::add(Weight& weight) {
   for (int part = 0; part < weight.parts(); ++part) jobs_.push_back({&weight, part});
   if (working_) return;
   if (thread_.joinable()) thread_.join();  // it has found nothing more to do
-  working_ = true;
-  thread_ = std::thread(&Packer::work_on, this);
+  try {
+    thread_ = std::thread(&Packer::work_on, this);
+    working_ = true;
+  } catch (const std::system_error&) {
+    // No thread to be had: whoever settles does it.
+  }
 }
 
 Packer::~Packer() {
@@ -40,19 +45,20 @@ void Packer::drop(const Weight& weight) {
 
 void Packer::settle() {
   std::unique_lock<std::mutex> lock(mutex_);
-  if (!thread_.joinable()) return;
+  if (!thread_.joinable() && jobs_.empty()) return;
   std::thread own = std::move(thread_);
   const int useful = std::min(threads_ - 2, int(jobs_.size()));
   lock.unlock();
   std::vector<std::thread> others;
   try {
+    others.reserve(size_t(std::max(useful, 0)));
     for (int i = 0; i < useful; ++i) others.emplace_back(&Packer::work, this, false);
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {
     // then those that there are do it
   }
   work();
   for (std::thread& other : others) other.join();
-  own.join();
+  if (own.joinable()) own.join();
 }
 
 bool Packer::settled() {

@@ -17,11 +17,12 @@ namespace nkat {
 class Packer {
  public:
   // `threads`: that may work at a time, the caller's included; at least one works beside him.
-  explicit Packer(int threads) : threads_(threads) {}
+  explicit Packer(int threads) : threads_(threads) { in_hand_.reserve(size_t(threads) + 1); }
   ~Packer();
   Packer(const Packer&) = delete;
 
-  // Have a matrix packed, part by part. Its file and memory must stay until all are; so must its shape.
+  // Have a matrix packed, part by part. Its file and memory must stay until all are; so must its shape. Throws
+  // `std::bad_alloc`, with parts of it waiting.
   void add(Weight& weight);
 
   // Pack until all matrices are.
@@ -63,7 +64,7 @@ class Packer {
 
   std::mutex mutex_;
   std::deque<Job> jobs_;
-  std::vector<const Weight*> in_hand_;  // of each job that is being done
+  std::vector<const Weight*> in_hand_;  // of each job that is being done; has room for one a thread
   std::condition_variable done_;
   bool working_ = false;  // there is a thread that looks for jobs
   bool computing_ = false;

@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include <climits>
+#include <utility>
 
 #ifdef __linux__
 #include <linux/futex.h>
@@ -50,10 +51,18 @@ constexpr uint64_t state_of(uint32_t job, int first, int last) {
 }  // namespace
 
 Pool::Pool(int threads) : ranges_(threads) {
-  for (int thread = 1; thread < threads; ++thread) workers_.emplace_back(&Pool::serve, this, thread);
+  try {
+    workers_.reserve(threads);
+    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back(&Pool::serve, this, thread);
+  } catch (...) {
+    stop();
+    throw;
+  }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { stop(); }
+
+void Pool::stop() {
   stop_.store(true);
   job_number_.fetch_add(1);
   wake(job_number_);
@@ -85,6 +94,10 @@ void Pool::share(int items, Call call, const void* job) {
     if (open_.load() > 0) sleep_while(caller_sleeps_, 1);
     caller_sleeps_.store(0);
   }
+  if (failed_.load(std::memory_order_acquire)) {
+    failed_.store(false);
+    std::rethrow_exception(std::exchange(failure_, nullptr));
+  }
 }
 
 // Do some items of the present job, one's own or another's; false when none are left.
@@ -115,7 +128,12 @@ bool Pool::take(int owner, int thread) {
       rest = state_of(number, int(seen >> 16 & 0xffff), first);
     }
     if (!state.compare_exchange_weak(seen, rest, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-    call(job, first, last, thread);
+    try {
+      call(job, first, last, thread);
+    } catch (...) {
+      // The job ends as if the piece were done; `open_` hands over what is written here.
+      if (!failed_.exchange(true)) failure_ = std::current_exception();
+    }
     const int done = last - first;
     if (open_.fetch_sub(done) == done && caller_sleeps_.exchange(0) == 1) wake(caller_sleeps_);
     return true;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -17,6 +18,7 @@ namespace nkat {
 // usually there by then, and then sleep on a futex.
 class Pool {
  public:
+  // Throws `std::system_error` where there cannot be so many threads.
   explicit Pool(int threads);
   ~Pool();
   Pool(const Pool&) = delete;
@@ -32,7 +34,7 @@ class Pool {
   int threads() const { return int(ranges_.size()); }
 
   // Call work(first, last, thread) for pieces of the items 0 to `items`, by any threads at once; returns
-  // when all are done. `thread`, below `threads()`, tells apart those that run at the same time. For one caller at a
+  // when all are done, and throws what the first one threw that did. `thread`, below `threads()`, tells apart those that run at the same time. For one caller at a
   // time.
   template <class Work>
   void run(int items, const Work& work) {
@@ -62,6 +64,7 @@ class Pool {
   };
 
   void share(int items, Call call, const void* job);
+  void stop();
   void serve(int thread);
   bool take_part(int thread);
   bool take(int owner, int thread);
@@ -72,6 +75,8 @@ class Pool {
   std::atomic<uint32_t> caller_sleeps_{0};
   alignas(64) std::atomic<uint32_t> job_number_{0};  // what sleeping workers wait for
   std::atomic<int> sleepers_{0};
+  std::atomic<bool> failed_{false};   // a piece of the present job has thrown ...
+  std::exception_ptr failure_;        // ... this; whoever set the flag writes it
   std::atomic<bool> stop_{false};
   std::atomic<Call> call_{nullptr};
   std::atomic<const void*> job_{nullptr};

@@ -13,12 +13,16 @@ int64_t find_strings(const uint8_t* text, int64_t size, int64_t count, int64_t* 
 // Strings at places of one text.
 struct Strings {
   const uint8_t* text;
+  int64_t size;                  // bytes of the text
   const int64_t *starts, *ends;  // [count]
   int64_t count;
 };
 
-// Writes the strings end to end, a NUL in front of each. Returns the bytes written, at most those of `text` that the
-// strings and their lengths take; -1 if a string has a NUL.
-int64_t join_strings(const Strings& strings, uint8_t* out);
+// Throws a `Refusal` where one lies outside its text.
+void check_strings(const Strings& strings);
+
+// Writes the strings end to end, a NUL in front of each. Returns the bytes written; -1 if a string has a NUL, or if there
+// is no room for all of them.
+int64_t join_strings(const Strings& strings, uint8_t* out, int64_t room);
 
 }  // namespace nkat

@@ -26,7 +26,13 @@ class Weight:
     def __init__(self, shape: tuple[int, int], bias: torch.Tensor | None) -> None:
         self.shape = shape
         self.bias = bias
+        self._damaged = False
         self._correction: Correction | None = None
+
+    @property
+    def damaged(self) -> bool:
+        """Whether values that are not finite have been found in the matrix so far: its file is damaged."""
+        return self._damaged
 
     @property
     def correction(self) -> Correction | None:

@@ -35,7 +35,7 @@ def shortlist(values: Values, limit: float, wanted: int) -> tuple[Places, Values
     `limit`, if the values are not contiguous, and without the library.
     """
     library = open_library()
-    if library is None or not values.flags.c_contiguous:
+    if library is None or not _readable(values):
         return None
     places, largest = np.empty(wanted, np.int64), np.empty(wanted, np.float32)
     found = library.nkat_shortlist(
@@ -52,7 +52,7 @@ def draw(
     `u`: the random number, in [0, 1). None as `shortlist` gives it, and where nothing is left to draw.
     """
     library = open_library()
-    if library is None or not values.flags.c_contiguous:
+    if library is None or not _readable(values):
         return None
     places, largest, drawn = np.empty(wanted, np.int64), np.empty(wanted, np.float32), c_int64()
     found = library.nkat_draw(
@@ -66,3 +66,7 @@ def draw(
         byref(drawn),
     )
     return (places[:found], largest[:found], drawn.value) if found > 0 else None
+
+
+def _readable(values: Values) -> bool:
+    return values.flags.c_contiguous and values.dtype == np.float32 and values.ndim == 1

@@ -30,13 +30,13 @@ def find_strings(data: mmap | bytes, position: int, count: int) -> tuple[Places,
 def join_strings(data: bytes, starts: Places, ends: Places) -> list[str] | None:
     """The strings that lie at these places of the data, as `find_strings` gives them.
 
-    None if one has a NUL or is no UTF-8, and without the library.
+    None if one has a NUL or is no UTF-8, if one lies outside the data, and without the library.
     """
     library = open_library()
     if library is None:
         return None
     out = np.empty(len(data), np.uint8)
-    size = library.nkat_join_strings(_strings(data, starts, ends), out.ctypes.data)
+    size = library.nkat_join_strings(_strings(data, starts, ends), out.ctypes.data, len(out))
     if size < 0:
         return None
     try:
@@ -67,4 +67,5 @@ def find_merges(
 def _strings(data: bytes, starts: Places, ends: Places) -> CStrings:
     """The strings for the library, which must not outlive the arguments."""
     text = np.frombuffer(data, np.uint8)
-    return CStrings(text.ctypes.data, starts.ctypes.data, ends.ctypes.data, len(starts))
+    count = min(len(starts), len(ends))
+    return CStrings(text.ctypes.data, len(text), starts.ctypes.data, ends.ctypes.data, count)

@@ -83,7 +83,7 @@ def distance(found: torch.Tensor, expected: Array | torch.Tensor) -> float:
 def correction(seed: int, rank: int, shape: tuple[int, int], half_gamma: float = 0.4) -> Correction:
     """Theta as files have it: each row integers of up to 127, times a scale in u."""
     u, v = (_integers(random(seed + at, rank, shape[at])) for at in (0, 1))
-    return Correction(1e-4 * u, v, torch.tensor(half_gamma))
+    return Correction(1e-4 * u, v, torch.tensor(float(half_gamma)))
 
 
 def _integers(rows: torch.Tensor) -> torch.Tensor:

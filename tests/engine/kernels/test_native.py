@@ -648,3 +648,77 @@ class TestThreads:
         del kernels, weight
         gc.collect()
         assert len(os.listdir("/proc/self/task")) == before
+
+
+class TestNotFinite:
+    """Values that are no numbers."""
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("name", TYPES)
+    def test_a_matrix_with_one_is_damaged(self, kernels: NativeKernels, name: str, value: float) -> None:
+        kind, shape = GGMLType[name], (21, columns_of(name, 3))
+        data = random_tensor(np.random.default_rng(1), name, shape).data.view(np.uint8).copy()
+        blocks = data.reshape(-1, kind.type_size)
+        # The last block of a row in a whole panel, and that of the last row, in one that is not.
+        for row in (7, 20):
+            damaged = blocks.copy()
+            for at in SCALES.get(name, (0,)):
+                place = damaged[(row + 1) * (shape[1] // kind.block_size) - 1, at : at + 2]
+                word = {"F32": np.float32, "BF16": np.float32}.get(name, np.float16)
+                place[:] = np.array([value], word).view(np.uint8)[-2:]
+                weight = kernels.pack(damaged, kind, shape)
+                kernels.settle()
+                assert weight.damaged
+                damaged = blocks.copy()
+        sound = kernels.pack(data, kind, shape)
+        kernels.settle()
+        assert not sound.damaged
+
+    def test_other_types_are_looked_at_dequantised(self, kernels: NativeKernels) -> None:
+        blocks = random_tensor(np.random.default_rng(1), "TQ2_0", (3, 512)).data.view(np.uint8).copy()
+        blocks.reshape(-1, 66)[3, 64:] = np.array([np.nan], np.float16).view(np.uint8)
+        weight = kernels.pack(blocks, GGMLType.TQ2_0, (3, 512))
+        kernels.settle()
+        assert weight.damaged
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("rows", [1, 70])
+    @pytest.mark.parametrize("name", TYPES)
+    def test_a_row_with_one_has_no_finite_product(
+        self, kernels: NativeKernels, name: str, rows: int, value: float
+    ) -> None:
+        weight, _ = matrix(kernels, name, (21, columns_of(name, 3)))
+        x = random(1, rows, weight.shape[1])
+        sound = kernels.linear(x, weight)
+        bad = rows // 2
+        x[bad, 5] = value
+        found = kernels.linear(x, weight)
+        assert not found[bad].isfinite().any()
+        others = [row for row in range(rows) if row != bad]
+        assert torch.equal(found[others], sound[others])
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_layers_keep_them_in_their_sequence(self, kernels: NativeKernels, value: float) -> None:
+        shape = Heads(4, 2, 8, 8, 8)
+        layers = attention(kernels, shape, 24), feed_forward(kernels, 24, 40)
+        batch = batch_of([(3, 9), (2, 2), (1, 30)], 64)
+        x = random(1, 6, 24)
+        sound = kernels.forward(x.clone(), layers, batch, cache_for(shape, 64))
+        x[3, 2] = value
+        found = kernels.forward(x.clone(), layers, batch, cache_for(shape, 64))
+        assert not found[3].isfinite().any()
+        assert not found[4].isfinite().any(), "it sees the row in front of it"
+        assert torch.equal(found[[0, 1, 2, 5]], sound[[0, 1, 2, 5]])
+
+
+SCALES = {
+    "Q4_1": (0, 2),
+    "Q5_1": (0, 2),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "F32": (2,),
+}
+"""Where blocks have float16 scales and mins, if not at the beginning alone; the upper half of a float."""
