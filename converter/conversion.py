@@ -134,7 +134,7 @@ class _Run:
         job, reference = self._job, self._reference
         teacher = None
         if reference is not None and job.method is Method.TRAIN:
-            teacher = load_model(reference, Loader(reference.file, self._kernels()), job.window)
+            teacher = load_model(reference, Loader(reference, self._kernels()), job.window)
         maker = FactorMaker(
             job,
             model,

@@ -97,10 +97,10 @@ class _TrainableLoader(Loader):
         gamma: float,
         seed: int,
     ) -> None:
-        super().__init__(file.file, kernels)
+        super().__init__(file, kernels)
         self.star = self.new_star = Star(gamma, kernels.device)
         self._selected = frozenset(selected)
-        self._shapes = {name: info.shape for name, info in file.file.tensors.items()}
+        self._shapes = {name: info.shape for name, info in file.tensors.items()}
         self._rank = rank
         self._random = torch.Generator().manual_seed(seed)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,10 +40,10 @@ def load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
     _check_room(file.config.cache_shape, cache_slots(config, context_length), kernels)
     theta = open_theta(file.file, config.theta_path) if config.theta else None
     with _told_of_memory("the model", config):
-        model = load_model(file, Loader(file.file, kernels, theta), context_length)
+        model = load_model(file, Loader(file, kernels, theta), context_length)
     if model.star is not None and config.gamma is not None:
         model.star.set_gamma(config.gamma)
-    kernels.when_settled(file.file.release)
+    kernels.when_settled(partial(_settled, file, model))
     tokenizer = Tokenizer.from_metadata(file.file.metadata)
     # Matrices that were repacked have left gaps, which the cache may need as one piece.
     torch.cuda.empty_cache()
@@ -67,10 +68,18 @@ def load_draft_model(config: EngineConfig, tokenizer: Tokenizer, context_length:
     slots = cache_slots(config, context_length)
     _check_room(file.config.cache_shape, slots, kernels, name="the draft model's KV cache")
     with _told_of_memory("the draft model", config):
-        model = load_model(file, Loader(file.file, kernels), context_length)
-    kernels.when_settled(file.file.release)
+        model = load_model(file, Loader(file, kernels), context_length)
+    kernels.when_settled(partial(_settled, file, model))
     torch.cuda.empty_cache()
     return model
+
+
+def _settled(file: ModelFile, model: Model) -> None:
+    """All of the file has been read: let go of it, and tell what is wrong with it."""
+    file.file.release()
+    damage = model.damage()
+    if damage is not None:
+        _logger.error("%s: %s", file.file.path, damage)
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from engine.errors import ModelFileError
 
 _MAX_LAYERS = 1024
 _MAX_WIDTH = 2**20
+_MAX_HEAD = 2**14
+"""Elements of a head; the largest in use have some hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class LlamaConfig:
         kv_heads = keys.integer("attention.head_count_kv", heads, most=heads)
         if heads % kv_heads:
             raise ModelFileError(f"{heads} attention heads cannot share {kv_heads} key-value heads evenly")
-        key_dim = keys.integer("attention.key_length", width // heads, most=_MAX_WIDTH)
+        key_dim = keys.integer("attention.key_length", width // heads, most=_MAX_HEAD)
         return cls(
             vocab_size=vocab_size,
             layers=keys.integer("block_count", most=_MAX_LAYERS),
@@ -49,7 +51,7 @@ class LlamaConfig:
             heads=heads,
             kv_heads=kv_heads,
             key_dim=key_dim,
-            value_dim=keys.integer("attention.value_length", width // heads, most=_MAX_WIDTH),
+            value_dim=keys.integer("attention.value_length", width // heads, most=_MAX_HEAD),
             epsilon=keys.number("attention.layer_norm_rms_epsilon", least=0, most=1),
             trained_context=keys.integer("context_length", most=2**31),
             rope=RopeConfig.read(keys, key_dim),
@@ -81,6 +83,7 @@ class LlamaConfig:
     def optional_tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name and shape of the tensors that a file may hold beside them."""
         yield "output.weight", (self.vocab_size, self.width)
+        yield "output.bias", (self.vocab_size,)
         yield "rope_freqs.weight", (self.rope.dimensions // 2,)
         for name, shape in self.tensors():
             if len(shape) == 2:

@@ -7,18 +7,24 @@ from typing import Any
 
 from engine.architectures.llama import LlamaConfig
 from engine.errors import ModelFileError
-from engine.gguf import GGUFFile, StringArray, open_gguf
+from engine.gguf import GGUFFile, StringArray, TensorInfo, open_gguf
+from engine.printable import quoted
 
 _ARCHITECTURES: Mapping[str, type[LlamaConfig]] = {"llama": LlamaConfig}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file that holds every tensor, in the right shape, of a model that the engine can run."""
+    """A file that holds every tensor, in the right shape, of a model that the engine can run.
+
+    `tensors`: those that its architecture describes, by name, the optional ones included that are there. A
+    model is made of them alone: whatever else the file holds has not been checked.
+    """
 
     file: GGUFFile
     architecture: str
     config: LlamaConfig
+    tensors: Mapping[str, TensorInfo]
 
 
 def open_model(path: Path) -> ModelFile:
@@ -41,16 +47,17 @@ def _judge(file: GGUFFile) -> ModelFile:
         raise ModelFileError("the file does not name its architecture (general.architecture)")
     if name not in _ARCHITECTURES:
         known = ", ".join(sorted(_ARCHITECTURES))
-        raise ModelFileError(f"the architecture {name!r:.60} is not supported; supported: {known}")
+        raise ModelFileError(f"the architecture {quoted(name)} is not supported; supported: {known}")
     config = _ARCHITECTURES[name].from_metadata(file.metadata, _vocab_size(file.metadata))
+    tensors: dict[str, TensorInfo] = {}
     for tensor, shape in config.tensors():
         if tensor not in file.tensors:
             raise ModelFileError(f"the tensor {tensor} is missing")
-        _check_shape(file, tensor, shape)
+        tensors[tensor] = _checked(file, tensor, shape)
     for tensor, shape in config.optional_tensors():
         if tensor in file.tensors:
-            _check_shape(file, tensor, shape)
-    return ModelFile(file, name, config)
+            tensors[tensor] = _checked(file, tensor, shape)
+    return ModelFile(file, name, config, tensors)
 
 
 def _vocab_size(metadata: Mapping[str, Any]) -> int:
@@ -60,12 +67,14 @@ def _vocab_size(metadata: Mapping[str, Any]) -> int:
     return len(tokens)
 
 
-def _check_shape(file: GGUFFile, tensor: str, shape: tuple[int, ...]) -> None:
-    found = file.tensors[tensor].shape
-    if found != shape:
+def _checked(file: GGUFFile, tensor: str, shape: tuple[int, ...]) -> TensorInfo:
+    info = file.tensors[tensor]
+    if info.shape != shape:
         raise ModelFileError(
-            f"the tensor {tensor} has the shape {_by(found)}; the file's own settings ask for {_by(shape)}"
+            f"the tensor {tensor} has the shape {_by(info.shape)}; "
+            f"the file's own settings ask for {_by(shape)}"
         )
+    return info
 
 
 def _by(shape: tuple[int, ...]) -> str:

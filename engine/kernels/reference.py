@@ -24,6 +24,7 @@ class DenseWeight(Weight):
     def __init__(self, values: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__((values.shape[0], values.shape[1]), bias)
         self.values = values
+        self._damaged = not values.isfinite().all()
 
 
 class PackedWeight(Weight):
@@ -54,6 +55,7 @@ class PackedWeight(Weight):
 
     def _dequantized(self, rows: np.ndarray) -> torch.Tensor:
         values = dequantize(rows, self._type, (rows.shape[0], self.shape[1]))
+        self._damaged = self._damaged or not np.isfinite(values).all()
         return torch.from_numpy(values).to(self._device)
 
 

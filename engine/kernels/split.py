@@ -37,6 +37,11 @@ class TiedWeight(Weight):
         self.embedding = embedding
         self.output = output
 
+    @property
+    def damaged(self) -> bool:
+        """As `Weight.damaged`, of both."""
+        return self.embedding.damaged or self.output.damaged
+
     def correct(self, correction: Correction | None) -> None:
         """As `Weight.correct`, with factors on the device of the output: embeddings are no products."""
         super().correct(correction)

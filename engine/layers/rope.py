@@ -9,6 +9,7 @@ import math
 import torch
 
 from engine.architectures.rope_config import RopeConfig
+from engine.errors import ModelFileError
 from engine.kernels import Rotation
 
 
@@ -17,7 +18,8 @@ def rotation(
 ) -> Rotation:
     """Cosines and sines of the positions below `positions`.
 
-    `divisors`, float32 [dimensions / 2]: the file's `rope_freqs.weight`, if it has one.
+    `divisors`, float32 [dimensions / 2]: the file's `rope_freqs.weight`, if it has one. Raises
+    `ModelFileError` for settings and divisors of which no angles come.
     """
     pairs = torch.arange(config.dimensions // 2, dtype=torch.float64)
     frequencies = config.base ** (-2 * pairs / config.dimensions)
@@ -30,6 +32,10 @@ def rotation(
         kept = _yarn_kept(config, pairs)
         frequencies = frequencies * (kept + (1 - kept) / config.factor)
         magnitude *= 1 + 0.1 * math.log(config.factor)
+    if not (frequencies * positions).isfinite().all():
+        raise ModelFileError(
+            "the rotation has no finite angles: the file's settings or rope_freqs.weight are damaged"
+        )
     angles = torch.arange(positions, dtype=torch.float64)[:, None] * frequencies
     return Rotation(
         (angles.cos() * magnitude).float().to(device), (angles.sin() * magnitude).float().to(device)

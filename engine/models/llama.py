@@ -27,6 +27,7 @@ class Llama(Model):
         # Without an output matrix of its own the model speaks through its embedding.
         self._output = load.matrix("output" if load.has("output") else "token_embd")
         self.star = load.star
+        self.weights = load.weights
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         return self.kernels.embed(ids, self._embedding)

@@ -2,14 +2,18 @@
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 
-from engine.gguf import NATIVE_TYPES, GGUFFile
+from engine.architectures import ModelFile
+from engine.errors import ModelFileError
+from engine.gguf import NATIVE_TYPES
 from engine.kernels import Kernels, Norm, Weight
 from engine.kernels.split import SplitKernels, TiedWeight
 from engine.layers import Star, StarLinear
+from engine.models.interface import not_finite
 from engine.theta import Theta
 from engine.theta.names import corrected_tensor
 
@@ -44,22 +48,26 @@ class SplitStar(Star):
 
 
 class Loader:
-    """Matrices and vectors by the names of the file's tensors, without their `.weight`."""
+    """Matrices and vectors by the names of the file's tensors, without their `.weight`.
 
-    def __init__(self, file: GGUFFile, kernels: Kernels, theta: Theta | None = None) -> None:
-        """`file` and `theta`: as `open_model` and `read_theta` have found them good."""
-        self._file = file
+    Knows those tensors alone that the architecture describes, whose shapes were compared with it.
+    """
+
+    def __init__(self, model: ModelFile, kernels: Kernels, theta: Theta | None = None) -> None:
+        """`model` and `theta`: as `open_model` and `read_theta` have found them good."""
+        self._file = model.file
+        self._tensors = model.tensors
         self.kernels = kernels
         self._theta = {} if theta is None else theta.factors
         self.star = None if theta is None else _star(theta.gamma, kernels)
         self._matrices: dict[str, Weight] = {}
-        own = (info for info in file.tensors.values() if corrected_tensor(info.name) is None)
+        own = (info for info in model.file.tensors.values() if corrected_tensor(info.name) is None)
         foreign = {info.type for info in own} - NATIVE_TYPES
         if foreign:
             _logger.warning(
                 "%s holds tensors of type %s, which are dequantised when they are loaded and so need more "
                 "memory than the file",
-                file.path.name,
+                model.file.path.name,
                 ", ".join(sorted(ggml_type.name for ggml_type in foreign)),
             )
 
@@ -86,15 +94,20 @@ class Loader:
 
     def optional_vector(self, name: str) -> torch.Tensor | None:
         """float32 [n], or None where the file has no tensor of that full name."""
-        return self._vector(name) if name in self._file.tensors else None
+        return self._vector(name) if name in self._tensors else None
 
     def has(self, name: str) -> bool:
         """Whether the file has a weight of that name."""
-        return f"{name}.weight" in self._file.tensors
+        return f"{name}.weight" in self._tensors
+
+    @property
+    def weights(self) -> Mapping[str, Weight]:
+        """All matrices that were asked for, by name."""
+        return self._matrices
 
     def _pack(self, name: str) -> Weight:
         """The matrix in the form of its kernels; twice where it is needed on two devices."""
-        info = self._file.tensors[f"{name}.weight"]
+        info = self._tensors[f"{name}.weight"]
         rows, columns = info.shape
         bias = self.optional_vector(f"{name}.bias")
         data = self._file.data(info.name)
@@ -123,7 +136,10 @@ class Loader:
         return torch.from_numpy(u), torch.from_numpy(v)
 
     def _vector(self, full: str) -> torch.Tensor:
-        return torch.from_numpy(self._file.dequantize(full)).to(self._home(full).device)
+        values = self._file.dequantize(self._tensors[full].name)
+        if not np.isfinite(values).all():
+            raise ModelFileError(not_finite([full]))
+        return torch.from_numpy(values).to(self._home(full).device)
 
 
 def _star(gamma: float, kernels: Kernels) -> Star:

@@ -34,7 +34,7 @@ def reference(bench: Bench) -> Iterator[GGUFFile]:
 
 def logits(path: Path) -> torch.Tensor:
     file = open_model(path)
-    model = load_model(file, Loader(file.file, ReferenceKernels(CPU, dense_bytes=1 << 30)), 32)
+    model = load_model(file, Loader(file, ReferenceKernels(CPU, dense_bytes=1 << 30)), 32)
     return torch.stack([model(Batch.of_one(window), None) for window in UNSEEN])
 
 

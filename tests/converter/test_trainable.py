@@ -15,7 +15,7 @@ IDS = random_windows(1, 32)[0]
 @pytest.mark.parametrize("rank", [2, 8])
 def test_theta_does_nothing_at_the_start(bench: Bench, rank: int) -> None:
     file = open_model(bench.base)
-    plain = load_model(file, Loader(file.file, ReferenceKernels(CPU, dense_bytes=1 << 30)), 32)
+    plain = load_model(file, Loader(file, ReferenceKernels(CPU, dense_bytes=1 << 30)), 32)
     model = trainable(bench.base, rank=rank)
     baseline = plain(Batch.of_one(IDS), None)
     assert torch.equal(model.logits(IDS), baseline)

@@ -21,7 +21,7 @@ IDS = random_windows(1, 24)[0]
 
 def plain(bench: Bench) -> Model:
     file = open_model(bench.base)
-    return load_model(file, Loader(file.file, ReferenceKernels(CPU, dense_bytes=1 << 30)), 32)
+    return load_model(file, Loader(file, ReferenceKernels(CPU, dense_bytes=1 << 30)), 32)
 
 
 def take(trainer: Trainer, steps: int) -> list[float]:

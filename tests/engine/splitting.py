@@ -28,7 +28,7 @@ def split_model(path: Path, stages: Stages, positions: int = 256) -> Model:
     """The model of a file, with its theta if it has any, in stages of so many blocks."""
     file = open_model(path)
     split = SplitKernels([Stage(own, blocks) for own, blocks in stages], BLOCK)
-    model = load_model(file, Loader(file.file, split, read_theta(file.file, file.file.tensors)), positions)
+    model = load_model(file, Loader(file, split, read_theta(file.file, file.file.tensors)), positions)
     split.settle()
     return model
 

@@ -58,7 +58,7 @@ class DrawingKernels(ReferenceKernels):
 
 def engine_on(path: Path, kernels: ReferenceKernels, **others: Any) -> Engine:
     file = open_model(path)
-    model = load_model(file, Loader(file.file, kernels, open_theta(file.file, None)), CONTEXT)
+    model = load_model(file, Loader(file, kernels, open_theta(file.file, None)), CONTEXT)
     tokenizer = Tokenizer.from_metadata(file.file.metadata)
     info = ModelInfo("tiny", "llama", "F32", 1, CONTEXT, CONTEXT, tokenizer.vocab_size, None, "", "")
     return Engine(EngineConfig(path, context_length=CONTEXT, **others), model, tokenizer, info)

@@ -36,7 +36,7 @@ class Cached:
     def __init__(self, path: Path, kernels: str) -> None:
         file = open_model(path)
         chosen = select_kernels(CPU, dense_bytes=2**30, threads=1, name=kernels)
-        self.model = load_model(file, Loader(file.file, chosen), 256)
+        self.model = load_model(file, Loader(file, chosen), 256)
         shape = self.model.cache_shape
         self.cache = KVCache.allocate(
             layers=shape.layers,

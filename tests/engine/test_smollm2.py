@@ -40,7 +40,7 @@ class EightBitActivations(ReferenceKernels):
 def rounding_model(smollm2: Path) -> Model:
     file = open_model(smollm2)
     kernels = EightBitActivations(torch.device("cpu"), dense_bytes=2**30)
-    return load_model(file, Loader(file.file, kernels), 256)
+    return load_model(file, Loader(file, kernels), 256)
 
 
 @pytest.mark.parametrize("case", _CASES, ids=[case["prompt"][:20] for case in _CASES])

@@ -106,14 +106,40 @@ def test_tensors_that_contradict_the_settings(
         assert named in refusal(path)
 
 
-@pytest.mark.parametrize("tensor", ["output.weight", "rope_freqs.weight", "blk.0.attn_q.bias"])
+OPTIONAL = (
+    "output.weight",
+    "output.bias",
+    "token_embd.bias",
+    "rope_freqs.weight",
+    *(f"blk.1.{name}.bias" for name in ("attn_q", "attn_k", "attn_v", "attn_output")),
+    *(f"blk.0.{name}.bias" for name in ("ffn_gate", "ffn_up", "ffn_down")),
+)
+
+
+@pytest.mark.parametrize("tensor", OPTIONAL)
 def test_a_misshapen_optional_tensor(tensor: str, tmp_path: Path) -> None:
     path = write_llama(
         tmp_path / "x.gguf", tied=False, bias=True, rope_scaling="llama3", drop=[tensor], type="F32"
     )
-    open_model(path)
+    assert tensor not in open_model(path).tensors
     with_bad = add_tensor(path, tmp_path / "bad.gguf", tensor, (3, 64))
     assert f"{tensor} has the shape 3 x 64" in refusal(with_bad)
+
+
+def test_a_bias_of_one_value(tmp_path: Path) -> None:
+    path = write_llama(tmp_path / "x.gguf", tied=False)
+    vocab = open_model(path).config.vocab_size
+    with_bad = add_tensor(path, tmp_path / "bad.gguf", "output.bias", (1,))
+    assert f"output.bias has the shape 1; the file's own settings ask for {vocab}" in refusal(with_bad)
+
+
+def test_what_no_model_is_made_of_is_left_alone(tmp_path: Path) -> None:
+    path = write_llama(tmp_path / "x.gguf", bias=True)
+    other = add_tensor(path, tmp_path / "other.gguf", "blk.0.attn_q_norm.weight", (3, 64))
+    model = open_model(other)
+    assert "blk.0.attn_q_norm.weight" in model.file.tensors
+    assert set(model.tensors) == set(open_model(path).tensors)
+    assert "blk.1.attn_v.bias" in model.tensors
 
 
 def add_tensor(source: Path, path: Path, name: str, shape: tuple[int, ...]) -> Path:
@@ -152,6 +178,8 @@ def add_tensor(source: Path, path: Path, name: str, shape: tuple[int, ...]) -> P
         ("attention.layer_norm_rms_epsilon", float("nan")),
         ("attention.layer_norm_rms_epsilon", "small"),
         ("attention.key_length", 0),
+        ("attention.key_length", 2**14 + 2),
+        ("attention.value_length", 2**14 + 2),
         ("rope.dimension_count", 7),
         ("rope.dimension_count", 18),
         ("rope.dimension_count", 0),

@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 def load(path: Path, kernels: str = "reference", *, dense_bytes: int = 2**30, positions: int = 64) -> Model:
     file = open_model(path)
     chosen = select_kernels(CPU, dense_bytes=dense_bytes, threads=1, name=kernels)
-    return load_model(file, Loader(file.file, chosen), positions)
+    return load_model(file, Loader(file, chosen), positions)
 
 
 def run(model: Model, ids: list[int], chunks: list[int]) -> np.ndarray:

@@ -51,12 +51,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 def reference(path: Path) -> Model:
     file = open_model(path)
     kernels = ReferenceKernels(torch.device("cpu"), dense_bytes=2**30)
-    return load_model(file, Loader(file.file, kernels), 256)
+    return load_model(file, Loader(file, kernels), 256)
 
 
 def on_device(path: Path, device: torch.device, format: CacheFormat = CacheFormat.F16) -> Model:
     file = open_model(path)
-    return load_model(file, Loader(file.file, CudaKernels(device, format)), 256)
+    return load_model(file, Loader(file, CudaKernels(device, format)), 256)
 
 
 def cache_of(model: Model, slots: int) -> KVCache:
@@ -189,7 +189,7 @@ def test_theta_counts_and_can_be_switched_off(files: Mapping[str, Path], device:
         (CudaKernels(device), found),
         (ReferenceKernels(torch.device("cpu"), dense_bytes=2**30), should),
     ):
-        model = load_model(file, Loader(file.file, kernels, theta), 256)
+        model = load_model(file, Loader(file, kernels, theta), 256)
         assert model.star is not None
         batch = Batch.of_one(torch.tensor(PROMPT[:4], device=kernels.device))
         for name, on, gamma in (("on", True, 0.9), ("weak", True, 0.1), ("off", False, 0.9)):
