@@ -15,7 +15,7 @@ from engine.config import EngineConfig
 from engine.context_shift import ContextShift
 from engine.embedding import Embedding, EmbeddingRequest, Pooling
 from engine.embedding_queue import EmbeddingQueue, fit_embedding
-from engine.errors import ConfigError
+from engine.errors import ConfigError, ModelFileError
 from engine.generation import Generation
 from engine.grammar import GrammarCompiler
 from engine.kernels import Kernels
@@ -27,7 +27,7 @@ from engine.model_runner import ModelRunner
 from engine.models import Model
 from engine.output import Verdict
 from engine.prompt import PromptEncoder
-from engine.sampling import Draw, Sampler
+from engine.sampling import NO_DRAW, Draw, Sampler
 from engine.scheduler import Chunk, Plan, Scheduler
 from engine.sequence import Sequence
 from engine.speculation import Trial, start_speculation
@@ -235,7 +235,7 @@ class Engine:
         """How likely the model finds ids[first:], each after all in front: float32 [len(ids) - first].
 
         Natural logarithms. Runs at once and alone: no request may be under way. `ids` must fit the
-        context; 1 <= first < len(ids).
+        context; 1 <= first < len(ids). Raises `ModelFileError` where they are no numbers.
         """
         assert not self._scheduler.has_work, "scoring borrows the cache"
         request = GenerationRequest("", TokenPrompt(tuple(ids)), max_tokens=0)
@@ -245,7 +245,10 @@ class Engine:
         logits = self._runner.run(self._batches.build(plan, logit_rows=range(first - 1, len(ids) - 1)))
         self._blocks.free(sequence)
         targets = torch.tensor(ids[first:], device=logits.device)
-        return -F.cross_entropy(logits, targets, reduction="none")
+        likely = -F.cross_entropy(logits, targets, reduction="none")
+        if not likely.isfinite().all():
+            raise ModelFileError(self._damage())
+        return likely
 
     def snapshot(self) -> Snapshot:
         """The counters now."""
@@ -368,6 +371,9 @@ class Engine:
     def _accept(self, trial: Trial, draw: Draw) -> None:
         """Give a token to its generation, and do what the verdict asks for, but for an end."""
         sequence = trial.generation.sequence
+        if draw is NO_DRAW:
+            trial.take(draw.token, trial.generation.flush(FinishReason.ERROR))
+            return
         if sequence.first_token_at is None:
             sequence.first_token_at = time.monotonic()
         self.counters.generated_tokens += 1
@@ -388,10 +394,16 @@ class Engine:
         if trial.draft and self._speculator is not None:
             self._speculator.learn(sequence, len(trial.draft), trial.accepted)
         if verdict.finish is not None:
-            return self._end(trial.generation, verdict)
+            error = self._damage() if verdict.finish is FinishReason.ERROR else None
+            return self._end(trial.generation, verdict, error)
         return Event(sequence.id, verdict.text, verdict.tokens, verdict.logprobs)
 
-    def _end(self, generation: Generation, last: Verdict) -> Event:
+    def _damage(self) -> str:
+        """Why the model computes values that are no numbers, as far as that is known."""
+        found = self._model.damage() or "its file may be damaged; download or copy it again"
+        return f"the model computed values that are not numbers: {found}"
+
+    def _end(self, generation: Generation, last: Verdict, error: str | None = None) -> Event:
         """Forget a generation and give its blocks back; its last event."""
         sequence, reason, counters = generation.sequence, last.finish, self.counters
         usage = sequence.usage(time.monotonic(), self._sampler.seed(sequence.id))
@@ -409,4 +421,6 @@ class Engine:
             counters.requests_aborted += 1
         else:
             counters.requests_finished += 1
-        return Event(sequence.id, last.text, last.tokens, last.logprobs, finish=reason, usage=usage)
+        return Event(
+            sequence.id, last.text, last.tokens, last.logprobs, finish=reason, usage=usage, error=error
+        )

@@ -3,7 +3,7 @@
 Knows logits, tokens and a request's settings; nothing of models, caches or texts but the bytes of tokens.
 """
 
-from engine.sampling.row import Draw, Row
+from engine.sampling.row import NO_DRAW, Draw, Row
 from engine.sampling.sampler import Sampler
 
-__all__ = ["Draw", "Row", "Sampler"]
+__all__ = ["NO_DRAW", "Draw", "Row", "Sampler"]

@@ -5,19 +5,22 @@ import numpy.typing as npt
 import torch
 
 from engine.sampling.candidates import BOUND, Candidates, Ids, Logits
+from engine.sampling.row import NotFiniteError
 from engine.sampling.vocabulary_logits import Shortlist, VocabularyLogits
 
 
 class DeviceLogits(VocabularyLogits):
     """In torch, on whatever device. Nothing waits for the device before a result is asked for."""
 
-    def __init__(self, values: torch.Tensor) -> None:
+    def __init__(self, values: torch.Tensor, highest: torch.Tensor) -> None:
+        """`highest`: the largest value of the model's own row, NaN if it holds one."""
         self._values = values
+        self._highest = highest
 
     @classmethod
     def of(cls, values: torch.Tensor) -> "DeviceLogits":
-        """A model's row, float32 [vocab], which is left alone."""
-        return cls(torch.nan_to_num(values, nan=-BOUND, posinf=BOUND, neginf=-torch.inf).clamp_(max=BOUND))
+        """A model's row, float32 [vocab], which is left alone as long as a copy is changed in its place."""
+        return cls(values, values.amax())
 
     @property
     def vocab_size(self) -> int:
@@ -26,7 +29,7 @@ class DeviceLogits(VocabularyLogits):
 
     def copy(self) -> "DeviceLogits":
         """In memory of its own."""
-        return DeviceLogits(self._values.clone())
+        return DeviceLogits(self._values.clone(), self._highest)
 
     def add(self, ids: Ids, amounts: Logits) -> None:
         """See `VocabularyLogits.add`."""
@@ -57,6 +60,7 @@ class DeviceLogits(VocabularyLogits):
         logits, ids = torch.topk(self._values, min(count, len(self._values)))
 
         def shortlist() -> Candidates | None:
+            self._check()
             found = logits.cpu().numpy()
             kept = found >= max(found[0] - np.float32(within), np.finfo(np.float32).min)
             return Candidates.ranked(ids.cpu().numpy()[kept], found[kept]) if kept.any() else None
@@ -65,12 +69,19 @@ class DeviceLogits(VocabularyLogits):
 
     def take(self, ids: Ids) -> Logits:
         """See `VocabularyLogits.take`; waits for the device."""
+        self._check()
         taken: Logits = self._values[self._moved(ids)].cpu().numpy()
         return taken
 
     def log_total(self) -> float:
         """See `VocabularyLogits.log_total`; waits for the device."""
+        self._check()
         return float(torch.logsumexp(self._values.double(), 0))
+
+    def _check(self) -> None:
+        """Raise `NotFiniteError` for values of a damaged model; waits for the device."""
+        if not -np.inf < float(self._highest) <= BOUND:
+            raise NotFiniteError
 
     def _moved(self, array: npt.NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._values.device)

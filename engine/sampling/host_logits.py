@@ -6,6 +6,7 @@ import numpy.typing as npt
 from engine.native.shortlist import MOST_WANTED, Tail, draw, shortlist
 from engine.sampling.bitmask import unpack
 from engine.sampling.candidates import BOUND, Candidates, Ids, Logits
+from engine.sampling.row import NotFiniteError
 from engine.sampling.vocabulary_logits import Shortlist, VocabularyLogits
 
 _LOWEST = float(np.finfo(np.float32).min)
@@ -25,11 +26,10 @@ class HostLogits(VocabularyLogits):
 
     @property
     def _values(self) -> Logits:
-        """The values, of which a damaged model's are put right at their first use."""
+        """The values; raises `NotFiniteError` for those of a damaged model."""
         if not self._checked:
-            if not self._raw.max(initial=-np.inf) <= BOUND:
-                sound = np.nan_to_num(self._raw, nan=-BOUND, posinf=BOUND, neginf=-np.inf)
-                self._raw = sound.clip(max=BOUND)
+            if not -np.inf < self._raw.max(initial=-np.inf) <= BOUND:
+                raise NotFiniteError
             self._checked = True
         return self._raw
 
@@ -75,9 +75,7 @@ class HostLogits(VocabularyLogits):
 
     def log_total(self) -> float:
         """See `VocabularyLogits.log_total`."""
-        highest = self._values.max(initial=-np.inf)
-        if highest == -np.inf:
-            return -np.inf
+        highest = self._values.max()
         odds = np.exp(np.subtract(self._values, highest, out=self._scratch), out=self._scratch)
         return float(highest) + float(np.log(odds.sum(dtype=np.float64)))
 
@@ -86,8 +84,8 @@ class HostLogits(VocabularyLogits):
         if count <= MOST_WANTED and not near:
             # One pass over memory that is cold after the model's work, in which the check is included.
             listed = shortlist(self._raw, BOUND, count)
-            if listed is not None:
-                return Candidates(*listed) if len(listed[0]) else None
+            if listed is not None and len(listed[0]):
+                return Candidates(*listed)
         values = self._values
         if count == 1:
             place = int(values.argmax())

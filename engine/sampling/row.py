@@ -32,3 +32,11 @@ class Draw:
 
     token: int
     logprobs: TokenLogprob | None = None
+
+
+NO_DRAW = Draw(-1)
+"""What logits come to that are no numbers: there is no token."""
+
+
+class NotFiniteError(ArithmeticError):
+    """A model's logits hold NaN or infinity, or exclude every token: nothing can be drawn from them."""

@@ -12,7 +12,8 @@ from engine.sampling.chain import uses_dry
 from engine.sampling.device_logits import DeviceLogits
 from engine.sampling.host_logits import HostLogits
 from engine.sampling.phrase_bans import PhraseBans
-from engine.sampling.row import Draw, Row
+from engine.sampling.row import NO_DRAW, Draw, NotFiniteError, Row
+from engine.sampling.selection import Selection
 from engine.sampling.sequence_sampler import SequenceSampler
 from engine.sampling.validation import check_params
 from engine.sampling.vocabulary_logits import VocabularyLogits
@@ -72,7 +73,8 @@ class Sampler:
     def sample(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[Draw]:
         """One token for each row of logits, float32 [n, vocab], which are left alone.
 
-        A request may have one row only. No row depends on the others.
+        `NO_DRAW` for a row that is no numbers: a damaged model's. A request may have one row only. No row
+        depends on the others.
         """
         draws = self._drawn_in_place(logits, rows)
         rest = [place for place, draw in enumerate(draws) if draw is None]
@@ -127,10 +129,8 @@ class Sampler:
     def _sample(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[Draw]:
         sequences = [self._sequences[row.request_id] for row in rows]
         raws = list(self._rows(logits))
-        begun = [sequence.begin(raw, row) for sequence, raw, row in zip(sequences, raws, rows, strict=True)]
-        return [
-            sequence.draw(raw, select()) for sequence, raw, select in zip(sequences, raws, begun, strict=True)
-        ]
+        begun = list(map(_begun, sequences, raws, rows))
+        return list(map(_drawn, sequences, raws, begun))
 
     def _rows(self, logits: torch.Tensor) -> Iterator[VocabularyLogits]:
         if not logits.is_cpu:
@@ -145,3 +145,19 @@ class Sampler:
         if not uses_dry(params) or not params.dry_sequence_breakers:
             return None
         return self._breakers.compile(params.dry_sequence_breakers)
+
+
+def _begun(sequence: SequenceSampler, raw: VocabularyLogits, row: Row) -> Callable[[], Selection] | None:
+    """The work on a row under way; None for a row that is no numbers."""
+    try:
+        return sequence.begin(raw, row)
+    except NotFiniteError:
+        return None
+
+
+def _drawn(sequence: SequenceSampler, raw: VocabularyLogits, select: Callable[[], Selection] | None) -> Draw:
+    """What comes of it."""
+    try:
+        return NO_DRAW if select is None else sequence.draw(raw, select())
+    except NotFiniteError:
+        return NO_DRAW

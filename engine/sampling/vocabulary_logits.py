@@ -17,8 +17,9 @@ Shortlist = Callable[[], Candidates | None]
 class VocabularyLogits(ABC):
     """Logits of the whole vocabulary, float32 [vocab], which change in place on their device.
 
-    An excluded token has minus infinity, which nothing brings back. All others are finite: a damaged
-    model's NaN counts as very unlikely and its infinity as very likely (`BOUND`).
+    An excluded token has minus infinity, which nothing brings back. All others are finite and at most
+    `BOUND`: where a model's row holds NaN or infinity, or nothing but minus infinity, the first method that
+    would give a result raises `NotFiniteError`.
     """
 
     @property
@@ -68,5 +69,5 @@ class VocabularyLogits(ABC):
     def log_total(self) -> float:
         """ln of the sum of exp(logit): what to subtract from a logit for the logarithm of its probability.
 
-        Minus infinity if every token is excluded. For a model's row, not for a copy.
+        For a model's row, not for a copy.
         """

@@ -89,8 +89,8 @@ def draw_kernel(
 def sample(logits: torch.Tensor, draws: Draws) -> torch.Tensor:
     """Draw a token for each row of logits, float32 [B, vocab], contiguous: int64 [B].
 
-    -1 in place of a token: every token of the row is excluded. Raises `ValueError` for draws from fewer
-    than one or more than `MOST_CANDIDATES`.
+    -1 in place of a token: every token of the row is excluded, or it holds NaN or infinity. Raises
+    `ValueError` for draws from fewer than one or more than `MOST_CANDIDATES`.
     """
     if not 1 <= draws.most <= MOST_CANDIDATES:
         raise ValueError(f"{draws.most} candidates: 1 to {MOST_CANDIDATES} can be drawn from")
@@ -101,7 +101,8 @@ def sample(logits: torch.Tensor, draws: Draws) -> torch.Tensor:
     tokens = torch.empty(rows, dtype=torch.int64, device=logits.device)
     most = best.shape[1]
     draw_kernel[(rows,)](best, draws.table, tokens, most, **draw_launch(most))
-    return tokens
+    # The largest of a row with NaN is NaN, which no comparison holds for.
+    return torch.where(logits.amax(1) <= _BOUND.value, tokens, -1)
 
 
 def draw_launch(most: int) -> dict[str, int]:

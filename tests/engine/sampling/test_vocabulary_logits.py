@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.native.shortlist import Tail
 from engine.sampling.bitmask import unpack
 from engine.sampling.candidates import BOUND, Candidates
 from engine.sampling.device_logits import DeviceLogits
+from engine.sampling.row import NotFiniteError
 from engine.sampling.vocabulary_logits import VocabularyLogits
 from tests.engine.sampling.rows import host
 
@@ -24,7 +26,9 @@ def device(values: list[float]) -> DeviceLogits:
 
 both = pytest.mark.parametrize("make", [host, device])
 rows = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=80)
-few_values = st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, -math.inf]), min_size=1, max_size=80)
+few_values = st.lists(st.sampled_from([0.0, -0.0, 1.0, -1.0, -math.inf]), min_size=1, max_size=80).filter(
+    lambda values: max(values) > -math.inf
+)
 
 
 def ranked(values: list[float]) -> list[int]:
@@ -130,20 +134,49 @@ def test_log_total_is_that_of_the_softmax(make: Make, values: list[float]) -> No
     assert make(values).log_total() == pytest.approx(expected, abs=1e-5)
 
 
+DAMAGED = (
+    [math.nan, 1.0, 2.0],
+    [1.0, 2.0, math.nan],
+    [1.0] * 40 + [math.nan] + [2.0] * 40,
+    [1.0, math.inf, 2.0],
+    [1.0, 3e38, 2.0],
+    [-math.inf] * 9,
+)
+USES: dict[str, Callable[[VocabularyLogits], object]] = {
+    "the best": lambda logits: logits.best(1)(),
+    "some": lambda logits: logits.best(4)(),
+    "many": lambda logits: logits.best(600)(),
+    "near ones": lambda logits: logits.best(4, within=1.0)(),
+    "one": lambda logits: logits.take(np.array([1])),
+    "total": lambda logits: logits.log_total(),
+    "a copy's": lambda logits: logits.copy().best(4)(),
+}
+
+
 @both
-def test_damaged_values_are_repaired(make: Make) -> None:
-    logits = make([math.nan, 1.0, math.inf, -math.inf, 3e38])
-    assert logits.take(np.arange(5)).tolist() == pytest.approx([-BOUND, 1.0, BOUND, -math.inf, BOUND])
-    found = logits.best(5)()
-    assert found is not None
-    assert found.ids.tolist() == [2, 4, 1, 0]
-    assert math.isfinite(logits.log_total())
+@pytest.mark.parametrize("values", DAMAGED, ids=range(len(DAMAGED)))
+@pytest.mark.parametrize("use", USES)
+def test_nothing_comes_of_damaged_values(make: Make, values: list[float], use: str) -> None:
+    with pytest.raises(NotFiniteError):
+        USES[use](make(values))
+
+
+@pytest.mark.parametrize("values", DAMAGED, ids=range(len(DAMAGED)))
+def test_nothing_is_drawn_at_once_from_damaged_values(values: list[float]) -> None:
+    assert host(values).draw(4, Tail(), 0.5) is None
+
+
+@both
+def test_what_the_model_excludes_is_no_damage(make: Make) -> None:
+    ids, logits = listed(make([-math.inf, 1.0, -math.inf, -BOUND]).best(4)())
+    assert ids == [1, 3]
+    assert logits == pytest.approx([1.0, -BOUND])
 
 
 @both
 def test_nothing_is_left_of_nothing(make: Make) -> None:
-    logits = make([-math.inf] * 9)
+    logits = make([0.0] * 9).copy()
+    logits.exclude(np.arange(9))
     assert logits.best(1)() is None
     assert logits.best(4)() is None
     assert logits.best(4, within=1.0)() is None
-    assert logits.log_total() == -math.inf
