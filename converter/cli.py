@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.errors import ConfigError, NkatError
+from engine.errors import NO_MEMORY, ConfigError, NkatError
 from engine.theta.names import DEFAULT_GAMMA, DEFAULT_RANK
 
 if TYPE_CHECKING:
@@ -101,6 +101,9 @@ def convert(
         _run(job, as_json=as_json)
     except NkatError as error:
         typer.echo(f"nkat: {error}", err=True)
+        raise SystemExit(2) from None
+    except MemoryError:
+        typer.echo(f"nkat: {NO_MEMORY}", err=True)
         raise SystemExit(2) from None
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.errors import ConfigError, NkatError
+from engine.errors import NO_MEMORY, ConfigError, NkatError
 from engine.native import NATIVE_KERNELS
 
 if TYPE_CHECKING:
@@ -97,6 +97,9 @@ def bench(
             _write(output, as_text + "\n")
     except NkatError as error:
         typer.echo(f"nkat: {error}", err=True)
+        raise SystemExit(2) from None
+    except MemoryError:
+        typer.echo(f"nkat: {NO_MEMORY}", err=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None

@@ -20,7 +20,7 @@ from engine.generation import Generation
 from engine.grammar import GrammarCompiler
 from engine.kernels import Kernels
 from engine.layers import Star
-from engine.loading import cache_slots, load_draft_model, load_parts
+from engine.loading import cache_slots, load_draft_model, load_parts, memory_in_one_line
 from engine.lookahead import Flight, Lookahead
 from engine.metrics import Counters, Snapshot
 from engine.model_runner import ModelRunner
@@ -88,7 +88,7 @@ class Engine:
         machine or the model cannot meet.
         """
         # Loading makes hundreds of thousands of objects that all stay.
-        with without_collector():
+        with without_collector(), memory_in_one_line("the model", config):
             model, tokenizer, info = load_parts(config)
             draft_model = load_draft_model(config, tokenizer, info.context_length)
             return cls(config, model, tokenizer, info, draft_model, templates)

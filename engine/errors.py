@@ -3,6 +3,8 @@
 Every message is one line for a user: what is wrong and, where it is not obvious, what to do.
 """
 
+NO_MEMORY = "there is not enough memory: choose a smaller context, or a model of a lighter quantisation"
+
 
 class NkatError(Exception):
     """Base of all errors that the project raises on purpose."""

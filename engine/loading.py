@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from engine.architectures import CacheShape, ModelFile, open_model
+from engine.architectures import CacheShape, LlamaConfig, ModelFile, open_model
 from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
 from engine.device import Places, make_current, model_places
-from engine.errors import ConfigError
+from engine.errors import NO_MEMORY, ConfigError
 from engine.kernels import Kernels, select_kernels
 from engine.kernels.reference import ReferenceKernels
 from engine.kernels.split import SplitKernels, Stage
@@ -30,6 +30,9 @@ from engine.types import ModelInfo
 
 _logger = logging.getLogger(__name__)
 
+_TABLE_BYTES = 32
+"""For one angle of the rotation while its table is made, in double precision."""
+
 
 def load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
     """The model, its tokenizer and what clients may know. Raises `ModelFileError`, `ConfigError`."""
@@ -38,13 +41,15 @@ def load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
     kernels = _kernels(config, model_places(config.device, file.config.layers))
     # Before anything grows with the context: an absurd one is the settings' fault.
     _check_room(file.config.cache_shape, cache_slots(config, context_length), kernels)
+    _check_work(file.config, config, context_length, kernels)
     theta = open_theta(file.file, config.theta_path) if config.theta else None
-    with _told_of_memory("the model", config):
+    with memory_in_one_line("the model", config):
         model = load_model(file, Loader(file, kernels, theta), context_length)
     if model.star is not None and config.gamma is not None:
         model.star.set_gamma(config.gamma)
-    kernels.when_settled(partial(_settled, file, model))
     tokenizer = Tokenizer.from_metadata(file.file.metadata)
+    file.file.check_whole()
+    kernels.when_settled(partial(_settled, file, model), file.file.check_whole)
     # Matrices that were repacked have left gaps, which the cache may need as one piece.
     torch.cuda.empty_cache()
     return model, tokenizer, _describe(file, config, tokenizer, context_length)
@@ -67,30 +72,44 @@ def load_draft_model(config: EngineConfig, tokenizer: Tokenizer, context_length:
     kernels = _kernels(config, model_places(last.partition("=")[0], file.config.layers))
     slots = cache_slots(config, context_length)
     _check_room(file.config.cache_shape, slots, kernels, name="the draft model's KV cache")
-    with _told_of_memory("the draft model", config):
+    _check_work(file.config, config, context_length, kernels, name="the draft model's steps")
+    with memory_in_one_line("the draft model", config):
         model = load_model(file, Loader(file, kernels), context_length)
-    kernels.when_settled(partial(_settled, file, model))
+    file.file.check_whole()
+    kernels.when_settled(partial(_settled, file, model), file.file.check_whole)
     torch.cuda.empty_cache()
     return model
 
 
 def _settled(file: ModelFile, model: Model) -> None:
-    """All of the file has been read: let go of it, and tell what is wrong with it."""
+    """All of the file has been read: let go of it, and tell what is wrong with it.
+
+    Raises `ModelFileError` if something else was read than the file held.
+    """
+    file.file.check_reads()
     file.file.release()
+    file.file.close()
     damage = model.damage()
     if damage is not None:
         _logger.error("%s: %s", file.file.path, damage)
 
 
 @contextmanager
-def _told_of_memory(name: str, config: EngineConfig) -> Iterator[None]:
-    """Raise `ConfigError` where a device's memory ends while a model is loaded."""
+def memory_in_one_line(name: str, config: EngineConfig) -> Iterator[None]:
+    """Raise `ConfigError` where a device's memory ends while something is loaded."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise ConfigError(
             f"{name} does not fit the memory of {config.device}: put fewer layers there, or take another"
         ) from None
+    except MemoryError:
+        raise ConfigError(f"{name} does not fit: {NO_MEMORY}") from None
+    except RuntimeError as error:
+        # What torch raises for the processor's memory has no class of its own.
+        if "allocate memory" not in str(error):
+            raise
+        raise ConfigError(f"{name} does not fit: {NO_MEMORY}") from None
 
 
 def _kernels(config: EngineConfig, places: Places) -> Kernels:
@@ -163,6 +182,23 @@ def _check_room(shape: CacheShape, slots: int, kernels: Kernels, name: str = "th
                 f"{name} for {slots} tokens needs {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are "
                 "free: choose a smaller context"
             )
+
+
+def _check_work(
+    shape: LlamaConfig, config: EngineConfig, context: int, kernels: Kernels, name: str = "the model's steps"
+) -> None:
+    """Raise `ConfigError` where there is no memory for a step's activations and the table of positions."""
+    heads = shape.heads * (2 * shape.key_dim + 2 * shape.value_dim)
+    activations = 4 * (4 * shape.width + 2 * heads + 3 * shape.feed_forward)
+    needed = min(config.token_budget, context) * activations
+    needed += config.max_sequences * (1 + config.drafted_tokens) * 4 * shape.vocab_size
+    needed += context * (shape.rope.dimensions // 2) * _TABLE_BYTES
+    free = available_bytes(kernels.device)
+    if needed > free:
+        raise ConfigError(
+            f"{name} need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free: "
+            "choose a smaller context, or a smaller model"
+        )
 
 
 def cache_bytes_per_token(shape: CacheShape, kernels: Kernels) -> int:

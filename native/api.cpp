@@ -220,7 +220,11 @@ NKAT_API int64_t nkat_find_merges(const Strings* tokens, const Strings* merges, 
 }
 
 // Mappings whose files may be cut, as guard.h has it.
-NKAT_API int64_t nkat_guard(const uint8_t* start, int64_t bytes) { return guard_mapping(start, size_t(bytes)); }
+NKAT_API int64_t nkat_guard(const uint8_t* start, int64_t bytes, int file) {
+  return guard_mapping(start, size_t(bytes), file);
+}
+
+NKAT_API void nkat_look_at_mappings() { look_at_mappings(); }
 
 NKAT_API int nkat_guard_failed(int64_t number) { return has_failed(number); }
 

@@ -5,7 +5,9 @@
 #include <csignal>
 #include <mutex>
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace nkat {
@@ -17,6 +19,8 @@ constexpr int64_t kMost = 1024;
 struct Mapping {
   std::atomic<uintptr_t> start{0}, end{0};  // 0: the place is free
   std::atomic<bool> failed{false};
+  int file = -1;
+  size_t bytes = 0;
 };
 
 Mapping mappings[kMost];
@@ -60,12 +64,14 @@ bool catch_signal() {
 
 }  // namespace
 
-int64_t guard_mapping(const uint8_t* start, size_t bytes) {
+int64_t guard_mapping(const uint8_t* start, size_t bytes, int file) {
   const std::lock_guard<std::mutex> alone(changing);
   if (start == nullptr || bytes == 0 || !catch_signal()) return -1;
   for (int64_t number = 0; number < kMost; ++number) {
     Mapping& mapping = mappings[number];
     if (mapping.start.load() != 0) continue;
+    mapping.file = fcntl(file, F_DUPFD_CLOEXEC, 0);
+    mapping.bytes = bytes;
     mapping.failed.store(false);
     mapping.end.store(reinterpret_cast<uintptr_t>(start) + bytes);
     mapping.start.store(reinterpret_cast<uintptr_t>(start), std::memory_order_release);
@@ -74,13 +80,26 @@ int64_t guard_mapping(const uint8_t* start, size_t bytes) {
   return -1;
 }
 
+void look_at_mappings() {
+  const std::lock_guard<std::mutex> alone(changing);
+  for (Mapping& mapping : mappings) {
+    struct stat found;
+    if (mapping.start.load() == 0 || mapping.file < 0) continue;
+    if (fstat(mapping.file, &found) != 0 || size_t(found.st_size) < mapping.bytes) mapping.failed.store(true);
+  }
+}
+
 bool has_failed(int64_t number) { return number >= 0 && number < kMost && mappings[number].failed.load(); }
 
 void unguard_mapping(int64_t number) {
   if (number < 0 || number >= kMost) return;
   const std::lock_guard<std::mutex> alone(changing);
-  mappings[number].start.store(0);
-  mappings[number].end.store(0);
+  Mapping& mapping = mappings[number];
+  if (mapping.start.load() == 0) return;
+  mapping.start.store(0);
+  mapping.end.store(0);
+  if (mapping.file >= 0) close(mapping.file);
+  mapping.file = -1;
 }
 
 }  // namespace nkat

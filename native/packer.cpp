@@ -5,6 +5,8 @@
 #include <exception>
 #include <system_error>
 
+#include "guard.h"
+
 namespace nkat {
 
 namespace {
@@ -86,6 +88,8 @@ void Packer::work(bool own) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       in_hand_.erase(std::find(in_hand_.begin(), in_hand_.end(), &weight));
+      // All has been read: what happens to the file from now on harms nobody.
+      if (jobs_.empty() && in_hand_.empty()) look_at_mappings();
     }
     done_.notify_all();
   }

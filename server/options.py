@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 from pydantic import SecretStr
 
-from engine.errors import NkatError
+from engine.errors import NO_MEMORY, NkatError
 from server.settings import Settings, flag, load_settings
 from server.settings_export import export_settings
 
@@ -23,6 +23,9 @@ def errors_in_one_line() -> Iterator[None]:
         yield
     except NkatError as error:
         typer.echo(f"nkat: {error}", err=True)
+        raise SystemExit(2) from None
+    except MemoryError:
+        typer.echo(f"nkat: {NO_MEMORY}", err=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None

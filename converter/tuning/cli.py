@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.errors import ConfigError, NkatError
+from engine.errors import NO_MEMORY, ConfigError, NkatError
 
 if TYPE_CHECKING:
     from converter.tuning.plan import TuningPlan
@@ -77,6 +77,9 @@ def optimize(
         _run(TuningPlan(job, folder, Mode(mode), count, target_rank, resume))
     except NkatError as error:
         typer.echo(f"nkat: {error}", err=True)
+        raise SystemExit(2) from None
+    except MemoryError:
+        typer.echo(f"nkat: {NO_MEMORY}", err=True)
         raise SystemExit(2) from None
 
 

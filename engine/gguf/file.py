@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from mmap import MADV_DONTNEED
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -79,8 +78,22 @@ class GGUFFile:
             digest = hashlib.sha256()
             for part in parts:
                 digest.update(part.map)
+            self.check_whole()
             self._sha256 = digest.hexdigest()
         return self._sha256
+
+    def check_whole(self) -> None:
+        """Raise `ModelFileError` where a file has been cut, or could not be read, since it was opened.
+
+        What was read of it may then be zeros. Nothing is checked once the model is closed.
+        """
+        for part in self._parts:
+            part.check_whole()
+
+    def check_reads(self) -> None:
+        """The same for what was noted when it was read, whatever has become of the files since then."""
+        for part in self._parts:
+            part.check_reads()
 
     def release(self) -> None:
         """Give back the memory of what was read so far. Who reads again reads from disk, or its cache."""
@@ -91,9 +104,7 @@ class GGUFFile:
         """Let go of the files. Harmless when done twice."""
         parts, self._parts = self._parts, []
         for part in parts:
-            # a mapping with living views goes with the last of them
-            with suppress(BufferError):
-                part.map.close()
+            part.close()
 
     def __enter__(self) -> Self:
         return self

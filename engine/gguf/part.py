@@ -2,6 +2,8 @@
 
 import reprlib
 import stat
+from contextlib import suppress
+from errno import ENOMEM
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from engine.errors import ModelFileError
 from engine.gguf.cursor import Cursor
 from engine.gguf.tensors import TensorInfo, check_layout
 from engine.gguf.types import GGMLType, type_name
+from engine.native.guard import MappingGuard
 from engine.printable import quoted
 
 VERSIONS = (2, 3)
@@ -21,6 +24,11 @@ MAX_ALIGNMENT = 1 << 20
 _DEFAULT_ALIGNMENT = 32
 _LEAST_ENTRY = 8 + 4 + 1
 _LEAST_TENSOR = 8 + 4 + 8 + 4 + 8
+
+_CUT = (
+    "was cut or could not be read while it was loaded; copy or download it again, and leave it alone until "
+    "the model is loaded"
+)
 
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a zip archive, perhaps a PyTorch checkpoint",
@@ -49,16 +57,48 @@ class Part:
     tensors: list[TensorInfo]
     alignment: int
     map: mmap
+    guard: MappingGuard
 
     def __init__(self, path: Path, number: int = 0) -> None:
         self.path = path
         try:
-            self.map = _map(path)
-            self._read(number)
+            self.map, self.guard = _map(path)
         except ModelFileError as error:
             raise ModelFileError(f"{path}: {error}") from None
         except OSError as error:
+            if error.errno == ENOMEM:
+                raise MemoryError(f"{path}: cannot be mapped") from None
             raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
+        try:
+            self._read(number)
+        except ModelFileError as error:
+            self.check_whole()  # of what is found in a file that is cut meanwhile, nothing else counts
+            raise ModelFileError(f"{path}: {error}") from None
+        self.check_whole()
+
+    def check_whole(self) -> None:
+        """Raise `ModelFileError` where the file is shorter than it was, or could not be read at some place.
+
+        What was read of it is then not what it held. Nothing is checked once it is closed.
+        """
+        if not self.map.closed and self.map.size() < len(self.map):
+            raise ModelFileError(f"{self.path}: {_CUT}")
+        self.check_reads()
+
+    def check_reads(self) -> None:
+        """The same for what was noted when it was read, whatever has become of the file since then."""
+        if self.guard.failed:
+            raise ModelFileError(f"{self.path}: {_CUT}")
+
+    def close(self) -> None:
+        """Let go of the file. A mapping with living views goes with the last of them."""
+        if self.map.closed:
+            return
+        # In this order another mapping may take the place for a moment; in the other one, views of this one
+        # would be without a guard.
+        with suppress(BufferError):
+            self.map.close()
+            self.guard.release()
 
     def _read(self, number: int) -> None:
         self.version = _version(self.map)
@@ -71,7 +111,7 @@ class Part:
         check_layout(self.tensors, len(self.map))
 
 
-def _map(path: Path) -> mmap:
+def _map(path: Path) -> tuple[mmap, MappingGuard]:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise ModelFileError("is a directory; name the .gguf file in it")
@@ -80,7 +120,8 @@ def _map(path: Path) -> mmap:
     with path.open("rb") as file:
         if file.seek(0, 2) == 0:
             raise ModelFileError("is empty; download or copy it again")
-        return mmap(file.fileno(), 0, access=ACCESS_READ)
+        data = mmap(file.fileno(), 0, access=ACCESS_READ)
+        return data, MappingGuard(data, file.fileno())
 
 
 def _version(data: mmap) -> int:

@@ -15,6 +15,10 @@ from engine.kv_cache import CacheFormat, KVCache
 Layers = tuple[SelfAttention | FeedForward, ...]
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 class Kernels(ABC):
     """One implementation of every operation, on one device.
 
@@ -60,8 +64,11 @@ class Kernels(ABC):
     def settle(self) -> None:  # noqa: B027 -- nothing to wait for unless work is put off
         """Wait until all matrices are in their form."""
 
-    def when_settled(self, then: Callable[[], None]) -> None:
-        """Do something as soon as no matrix needs its file any more: now, or in a later call."""
+    def when_settled(self, then: Callable[[], None], meanwhile: Callable[[], None] = nothing) -> None:
+        """Do something as soon as no matrix needs its file any more: now, or in a later call.
+
+        Until then, do something else at the end of each call: an error that it raises is the call's.
+        """
         then()
 
     @abstractmethod

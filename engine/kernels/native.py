@@ -9,7 +9,7 @@ import torch
 
 from engine.batch import Batch
 from engine.gguf import NATIVE_TYPES, GGMLType, dequantize
-from engine.kernels.interface import Kernels, Layers
+from engine.kernels.interface import Kernels, Layers, nothing
 from engine.kernels.operands import FeedForward, Norm, SelfAttention
 from engine.kernels.weight import Correction, Weight
 from engine.kv_cache import KVCache
@@ -32,8 +32,8 @@ class _Handle:
             raise MemoryError(f"no memory for kernels on {threads} threads")
         self.packing: list[np.ndarray] = []
         """What the library may still read; the end of the engine waits for it."""
-        self.waiting: list[Callable[[], None]] = []
-        """What is to be done when it has."""
+        self.waiting: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        """What is to be done when it has, and until then."""
         weakref.finalize(self, _close, library, self.engine, self.packing)
 
 
@@ -142,8 +142,8 @@ class NativeKernels(Kernels):
         self._call.nkat_settle(self._handle.engine)
         self._look_after_packing()
 
-    def when_settled(self, then: Callable[[], None]) -> None:
-        self._handle.waiting.append(then)
+    def when_settled(self, then: Callable[[], None], meanwhile: Callable[[], None] = nothing) -> None:
+        self._handle.waiting.append((then, meanwhile))
         self._look_after_packing()
 
     def _look_after_packing(self) -> None:
@@ -152,8 +152,11 @@ class NativeKernels(Kernels):
         if self._call.nkat_settled(handle.engine):
             handle.packing.clear()
             waiting, handle.waiting = handle.waiting, []
-            for then in waiting:
+            for then, _ in waiting:
                 then()
+        else:
+            for _, meanwhile in handle.waiting:
+                meanwhile()
 
     def linear(self, x: torch.Tensor, weight: Weight, norm: Norm | None = None) -> torch.Tensor:
         x = x.contiguous()
@@ -172,6 +175,8 @@ class NativeKernels(Kernels):
             y.numel(),
         )
         check(self._call, result, _STEP)
+        if self._handle.packing:
+            self._look_after_packing()
         return y
 
     def embed(self, ids: torch.Tensor, weight: Weight) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Every operation in plain torch: the oracle for faster kernels, and the last resort without them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from engine.batch import Batch
 from engine.gguf import GGMLType, dequantize
-from engine.kernels.interface import Kernels, Layers
+from engine.kernels.interface import Kernels, Layers, nothing
 from engine.kernels.operands import Norm, SelfAttention
 from engine.kernels.weight import Weight
 from engine.kv_cache import KVCache
@@ -93,6 +93,9 @@ class ReferenceKernels(Kernels):
     def __init__(self, device: torch.device, *, dense_bytes: int) -> None:
         self.device = device
         self._dense_bytes_left = dense_bytes
+        self._packed = False
+        self._meanwhile: list[Callable[[], None]] = []
+        """What is done after each call: matrices that stay packed are read from their file each time."""
 
     @property
     def threads(self) -> int:
@@ -107,11 +110,27 @@ class ReferenceKernels(Kernels):
     ) -> Weight:
         size = shape[0] * shape[1] * 4
         if size > self._dense_bytes_left:
+            self._packed = True
             return PackedWeight(data, ggml_type, shape, bias, self.device)
         self._dense_bytes_left -= size
         return DenseWeight(torch.from_numpy(dequantize(data, ggml_type, shape)).to(self.device), bias)
 
+    def when_settled(self, then: Callable[[], None], meanwhile: Callable[[], None] = nothing) -> None:
+        if self._packed:
+            self._meanwhile.append(meanwhile)
+        else:
+            then()
+
     def linear(self, x: torch.Tensor, weight: Weight, norm: Norm | None = None) -> torch.Tensor:
+        y = self._linear(x, weight, norm)
+        self._look_after_files()
+        return y
+
+    def _look_after_files(self) -> None:
+        for meanwhile in self._meanwhile:
+            meanwhile()
+
+    def _linear(self, x: torch.Tensor, weight: Weight, norm: Norm | None = None) -> torch.Tensor:
         if norm is not None:
             x = self.rms_norm(x, norm)
         if isinstance(weight, DenseWeight):

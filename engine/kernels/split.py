@@ -12,7 +12,7 @@ import torch
 
 from engine.batch import Batch
 from engine.gguf import GGMLType
-from engine.kernels.interface import Kernels, Layers
+from engine.kernels.interface import Kernels, Layers, nothing
 from engine.kernels.operands import Draws, FeedForward, Norm, Rotation, SelfAttention
 from engine.kernels.split_batch import batch_for
 from engine.kernels.split_cache import SplitCache
@@ -95,9 +95,9 @@ class SplitKernels(Kernels):
         for stage in self.stages:
             stage.kernels.settle()
 
-    def when_settled(self, then: Callable[[], None]) -> None:
+    def when_settled(self, then: Callable[[], None], meanwhile: Callable[[], None] = nothing) -> None:
         for stage in self.stages:
-            then = partial(stage.kernels.when_settled, then)
+            then = partial(stage.kernels.when_settled, then, meanwhile)
         then()
 
     def linear(self, x: torch.Tensor, weight: Weight, norm: Norm | None = None) -> torch.Tensor:

@@ -175,7 +175,8 @@ _FUNCTIONS = {
     "nkat_find_strings": (c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p),
     "nkat_join_strings": (c_int64, POINTER(CStrings), c_void_p, c_int64),
     "nkat_find_merges": (c_int64, POINTER(CStrings), POINTER(CStrings), c_void_p, c_void_p),
-    "nkat_guard": (c_int64, c_void_p, c_int64),
+    "nkat_guard": (c_int64, c_void_p, c_int64, c_int),
+    "nkat_look_at_mappings": (None,),
     "nkat_guard_failed": (c_int, c_int64),
     "nkat_unguard": (None, c_int64),
 }

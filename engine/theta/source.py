@@ -18,6 +18,7 @@ def open_theta(model: GGUFFile, sidecar: Path | None = None) -> Theta | None:
         return _read(model, model)
     with open_gguf(sidecar) as file:
         theta = _read(file, model)
+        file.check_whole()
     if theta is None:
         raise ModelFileError(f"{sidecar}: holds no theta")
     base = base_sha256(model)
