@@ -269,8 +269,10 @@ def test_it_ends_when_it_is_sent_what_is_no_request(sent: bytes) -> None:
     process = TemplateProcess(Limits())
     started = command(process.pid)
     process.close()
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(started, cwd="/", env={}, **pipes) as child:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        started, cwd="/", env={}, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL
+    ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         child.stdin.write(sent)
