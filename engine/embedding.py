@@ -14,7 +14,8 @@ Pooling = Literal["mean", "last"]
 class EmbeddingRequest:
     """One text, as token ids used as they are, for which a vector is wanted.
 
-    `truncate`: an input longer than the context loses its end, rather than being refused.
+    `truncate`: an input longer than the context loses its end, rather than being refused. `client`: who asks,
+    as in `GenerationRequest`.
     """
 
     request_id: str
@@ -22,7 +23,6 @@ class EmbeddingRequest:
     pooling: Pooling = "mean"
     truncate: bool = True
     client: str = ""
-    """Who asks, as in `GenerationRequest`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,8 @@ class EmbeddingQueue:
             return None
         self._request = request = self._waiting.popleft()
         prompt = TokenPrompt(request.ids)
-        self.sequence = Sequence.from_request(GenerationRequest(request.request_id, prompt, max_tokens=0))
+        wanted = GenerationRequest(request.request_id, prompt, max_tokens=0, client=request.client)
+        self.sequence = Sequence.from_request(wanted)
         self.sequence.anew = True
         return self.sequence
 

@@ -194,7 +194,8 @@ class GenerationRequest:
     `render_special` shows the text of special tokens. `banned_phrases` never appear in the text, in
     whatever case: the sequence goes back and takes another way. `logprobs`: so many alternatives are
     reported with each token (0: the token alone); None reports nothing. Probabilities are the model's own,
-    or with `final_logprobs` those behind all samplers.
+    or with `final_logprobs` those behind all samplers. `client`: who asks; crowded steps are shared fairly
+    among clients, and all that say nothing are one.
     """
 
     request_id: str
@@ -213,7 +214,6 @@ class GenerationRequest:
     final_logprobs: bool = False
     thinking: ThinkingBudget | None = None
     client: str = ""
-    """Who asks: requests of one client share what is divided among clients."""
 
 
 @dataclass(frozen=True, slots=True)
