@@ -10,7 +10,7 @@ from engine.batch import Batch, Span
 from engine.cuda_graphs import GRAPH_SIZES
 from engine.kernels import Kernels
 from engine.paged_batch_builder import PagedBatchBuilder
-from engine.scheduler import Plan
+from engine.plan import Plan
 
 _Integers = npt.NDArray[np.int64]
 

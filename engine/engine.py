@@ -26,9 +26,11 @@ from engine.metrics import Counters, Snapshot
 from engine.model_runner import ModelRunner
 from engine.models import Model
 from engine.output import Verdict
+from engine.pace import Load, Pace
+from engine.plan import Chunk, Plan
 from engine.prompt import PromptEncoder
 from engine.sampling import NO_DRAW, Draw, Sampler
-from engine.scheduler import Chunk, Plan, Scheduler
+from engine.scheduler import Scheduler
 from engine.sequence import Sequence
 from engine.speculation import Trial, start_speculation
 from engine.templates.pool import TemplatePool
@@ -60,12 +62,14 @@ class Engine:
         self._prompts = PromptEncoder(tokenizer, info.context_length, templates)
         slots = cache_slots(config, info.context_length)
         self._blocks = BlockManager(slots // config.block_size, config.block_size)
+        self._pace = Pace()
         self._scheduler = Scheduler(
             self._blocks,
             max_sequences=config.max_sequences,
             token_budget=config.token_budget,
             counters=self.counters,
             shift=ContextShift(self._blocks) if config.context_shift else None,
+            pace=self._pace,
         )
         self._batches = batch_builder(model.kernels, config.block_size)
         self._runner = ModelRunner.of(config, model, info.context_length)
@@ -212,7 +216,10 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Let every sequence that fits advance; news of those that have any."""
-        events = self._plan_step() if self._flight is None else self._land(self._flight)
+        started, flight = time.perf_counter(), self._flight
+        events = self._plan_step() if flight is None else self._land(flight)
+        load = self._scheduler.load if flight is None else Load(len(flight.plan))
+        self._pace.learn(load, time.perf_counter() - started)
         decided, self._decided = self._decided, []
         return decided + events
 

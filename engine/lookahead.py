@@ -10,8 +10,8 @@ from engine.batch_builder import BatchBuilder
 from engine.kernels import Drawing
 from engine.model_runner import ModelRunner
 from engine.paged_batch_builder import PagedBatchBuilder
+from engine.plan import Chunk, Plan
 from engine.sampling import Row, Sampler
-from engine.scheduler import Chunk, Plan
 from engine.sequence import Sequence as EngineSequence
 from engine.transfer import sent
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from engine.batch import Batch, Pages
-from engine.scheduler import Plan
+from engine.plan import Plan
 from engine.transfer import sent_together
 
 _Integers = npt.NDArray[np.int32]

@@ -1,44 +1,31 @@
 """Decides which sequences advance in a step, and by how many tokens. Knows no torch.
 
-One token budget a step; running sequences come first, those that need a single token before those
-that still read their prompt; what is left admits waiting ones, first come, first served. When the
-blocks run out, the youngest running sequence gives its blocks back and waits at the head of the
-queue; its tokens are kept and computed again, as far as the prefix cache has lost them.
+One token budget a step. Replies under way come first, each with its one token. What is left, or what
+`engine.pace` grants beside replies, goes to prompts: `engine.fair_share` divides it among running sequences
+and those that `engine.queue` would let in next. One is let in when it gets a share and all its tokens find
+free blocks, beside those that the running ones still need for theirs. When the blocks run out all the same,
+the youngest running sequence gives its blocks back and goes to the head of the queue; its tokens are kept and
+computed again, as far as the prefix cache has lost them.
 
 A new sequence takes its keys and values from the prefix cache, then from an earlier context that it is a
 part of (`engine.context_shift`), and computes the rest.
 """
 
-from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from engine.block_manager import BlockManager
 from engine.context_shift import ContextShift, Match, Move
+from engine.fair_share import FairShare, Grant
 from engine.metrics import Counters
+from engine.pace import Load, Pace
+from engine.plan import Chunk, Plan
+from engine.queue import Queue, follows, gives_way
 from engine.sequence import Sequence, SequenceState
 
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Tokens `start` to `start + count` of a sequence, to be computed in this step.
-
-    `draft`: tokens that may come next and are computed behind them on trial. They are not the sequence's.
-    """
-
-    sequence: Sequence
-    start: int
-    count: int
-    draft: tuple[int, ...] = ()
-
-    @property
-    def completes(self) -> bool:
-        """Whether the sequence has caught up after this chunk, so that a token can be drawn."""
-        return self.start + self.count == len(self.sequence.tokens)
-
-
-Plan = list[Chunk]
+_MOST_TRIED = 4
+"""Waiting sequences that are tried in a step where one after the other finds too few blocks."""
 
 
 class Scheduler:
@@ -52,15 +39,23 @@ class Scheduler:
         token_budget: int,
         counters: Counters,
         shift: ContextShift | None = None,
+        pace: Pace | None = None,
     ) -> None:
-        """`shift`: where earlier contexts are looked for; None: nowhere."""
+        """`shift`: where earlier contexts are looked for; None: nowhere.
+
+        `pace`: how many prompt tokens may go beside replies; None: as many as the budget holds.
+        """
         self.blocks = blocks
         self.shift = shift
         self.max_sequences = max_sequences
         self.token_budget = token_budget
         self.counters = counters
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = Queue()
         self.running: list[Sequence] = []
+        self.load = Load()
+        """What the last plan holds."""
+        self._pace = pace
+        self._shares = FairShare()
         self._moves: list[Move] = []
 
     @property
@@ -70,8 +65,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence. The whole cache must be able to hold its longest state."""
-        sequence.state = SequenceState.WAITING
-        self.waiting.append(sequence)
+        self.waiting.add(sequence)
 
     def finish(self, sequence: Sequence) -> None:
         """Take the sequence out, wherever it is, and its blocks back."""
@@ -87,26 +81,21 @@ class Scheduler:
 
         They are to be computed after the moves that `take_moves` has.
         """
-        budget = self.token_budget
         preemptions = self.counters.preemptions
         plan: Plan = []
+        budget = self.token_budget
         # Sorting is stable: within the two groups the older sequence goes first.
         for sequence in sorted(self.running, key=lambda s: s.remaining > 1):
-            count = min(sequence.missing, budget)
+            count = 0 if self._reads(sequence) else min(sequence.missing, budget)
             if count and self._make_room(sequence, count, plan):
                 plan.append(Chunk(sequence, sequence.computed, count))
                 budget -= count
+        if plan and self._pace is not None:
+            budget = min(budget, self._pace.room(len(plan)))
         # Where blocks are so short that a running sequence had to go, none is let in.
-        crowded = self.counters.preemptions > preemptions
-        while self.waiting and budget and not crowded and len(self.running) < self.max_sequences:
-            count = self._admit(self.waiting[0], budget, plan)
-            if count == 0:
-                break
-            sequence = self.waiting.popleft()
-            sequence.state = SequenceState.RUNNING
-            self.running.append(sequence)
-            plan.append(Chunk(sequence, sequence.computed, count))
-            budget -= count
+        self._read(budget, plan, crowded=self.counters.preemptions > preemptions)
+        prompts = [chunk.count for chunk in plan if self._reads(chunk.sequence)]
+        self.load = Load(len(plan) - len(prompts), sum(prompts))
         return plan
 
     def extend(self, plan: Plan, drafts: Mapping[Sequence, Tokens[int]]) -> None:
@@ -167,27 +156,87 @@ class Scheduler:
             assert not sequence.block_table, "a waiting sequence holds blocks"
         self.blocks.check_integrity(self.running)
 
-    def _admit(self, sequence: Sequence, budget: int, plan: Plan) -> int:
-        """Give a waiting sequence what the cache has of it and blocks for a first chunk; 0 without room."""
+    def _reads(self, sequence: Sequence) -> bool:
+        """Whether a sequence has a prompt to read; a few tokens behind one that was taken back are none."""
+        return sequence.remaining > (1 if sequence.drawn == 0 else self.blocks.block_size)
+
+    def _read(self, budget: int, plan: Plan, *, crowded: bool) -> None:
+        """Spend a budget on prompts, and let those in that get a share of it. `crowded`: let none in."""
+        if budget and not crowded and len(self.running) == self.max_sequences:
+            self._make_place()
+        readers = [sequence for sequence in self.running if self._reads(sequence)]
+        newcomers, grants = self._grants(budget, readers, plan, crowded=crowded)
+        served = []
+        for sequence, count in grants:
+            if self._make_room(sequence, count, plan):
+                plan.append(Chunk(sequence, sequence.computed, count))
+                served.append(sequence)
+        self._shares.note([*readers, *newcomers], served)
+
+    def _grants(
+        self, budget: int, readers: list[Sequence], plan: Plan, *, crowded: bool
+    ) -> tuple[list[Sequence], list[Grant]]:
+        """Share a budget among `readers` and newcomers, who are let in with their first share.
+
+        The newcomers, also those that have no place yet, and the shares.
+        """
+        let_in: list[Sequence] = []
+        stuck: list[Sequence] = []
+        following: list[Sequence] = []
+        while True:
+            places = 0 if crowded or len(stuck) >= _MOST_TRIED else self.max_sequences - len(self.running)
+            newcomers = self.waiting.next(self.running, places, stuck=stuck, following=following)
+            grants = self._shares.grant(budget, [*readers, *let_in, *newcomers])
+            shared = {one for one, _ in grants}
+            # In the queue's order, so that one without room is seen to be passed.
+            first = next((one for one in newcomers if one in shared), None)
+            if first is None:
+                return [*let_in, *newcomers], grants
+            if follows(first, [*readers, *let_in], self.blocks.block_size):
+                following.append(first)
+            elif self._admit(first, plan):
+                let_in.append(first)
+                for one in stuck:
+                    one.passed += 1
+            else:
+                stuck.append(first)
+
+    def _admit(self, sequence: Sequence, plan: Plan) -> bool:
+        """Let a waiting sequence in with what the cache has of it, if blocks are free for all its tokens."""
         cached = 0 if sequence.anew else self.blocks.take_prefix(sequence)
         match = self._match(sequence)
         if match is not None:
             match.apply(sequence)
-        count = min(sequence.missing, budget)
-        covered = sequence.computed + count if sequence.moved is None else sequence.moved.stop
-        if not self._grow(sequence, covered, plan):
+        needed = sum(map(self._lacking, [sequence, *self.running]))
+        if needed > self.blocks.num_free and not (self._reclaim(plan) and needed <= self.blocks.num_free):
             self.blocks.free(sequence)
-            return 0
+            return False
         shifted = 0
         if match is not None:
+            self.blocks.grow(sequence, sequence.computed if sequence.moved is None else sequence.moved.stop)
             self._moves.append(match.move(sequence.block_table, self.blocks.block_size))
             shifted = len(match.sources)
         if not sequence.admitted:
-            sequence.admitted = True
             sequence.cached_tokens = cached + shifted
             self.counters.prompt_tokens_cached += cached
             self.counters.prompt_tokens_shifted += shifted
-        return count
+        sequence.admitted = True
+        self.waiting.remove(sequence)
+        sequence.state = SequenceState.RUNNING
+        self.running.append(sequence)
+        return True
+
+    def _lacking(self, sequence: Sequence) -> int:
+        """Blocks that a sequence needs for the tokens that it knows and does not have yet."""
+        return max(0, self.blocks.blocks_for(len(sequence.tokens)) - len(sequence.block_table))
+
+    def _make_place(self) -> None:
+        """Have a place given up for a client that has none, if one waits."""
+        if self.waiting.has_newcomer(self.running):
+            victim = gives_way(self.running, filter(self._reads, self.running))
+            if victim is not None:
+                victim.sent_back += 1
+                self._send_back(victim)
 
     def _match(self, sequence: Sequence) -> Match | None:
         """What a waiting sequence may take over from an earlier context.
@@ -236,8 +285,7 @@ class Scheduler:
     def _send_back(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self._free(sequence)
-        sequence.state = SequenceState.WAITING
-        self.waiting.appendleft(sequence)
+        self.waiting.put_back(sequence)
 
     def _free(self, sequence: Sequence) -> None:
         if self.shift is not None:

@@ -29,6 +29,14 @@ class Sequence:
     tokens: list[int]
     prompt_length: int
     state: SequenceState = SequenceState.WAITING
+    arrival: int = 0
+    """Its number among all sequences; written by the queue only."""
+    passed: int = 0
+    """How often later sequences were let in while there were too few blocks for it."""
+    sent_back: int = 0
+    """How often it gave its place to another client."""
+    admitted: bool = False
+    """Whether it has had a place."""
     computed: int = 0
     block_table: list[int] = field(default_factory=list)
     """Physical block of each logical block; written by the block manager only."""
@@ -50,8 +58,6 @@ class Sequence:
     computed, they count as computed, too. None: there are no such tokens."""
     anew: bool = False
     """Whether every token goes through the model, cached or not, since its hidden state is wanted."""
-    admitted: bool = False
-    """Whether it has started once: what it finds in the cache after a preemption may be its own."""
     cached_tokens: int = 0
     """Prompt tokens found in the KV cache when the sequence first started, shifted ones included."""
     started_at: float | None = None
@@ -69,6 +75,11 @@ class Sequence:
     def id(self) -> str:
         """The request's id."""
         return self.request.request_id
+
+    @property
+    def client(self) -> str:
+        """Who asks."""
+        return self.request.client
 
     @property
     def remaining(self) -> int:

@@ -19,7 +19,7 @@ from engine.loading import allocate_cache
 from engine.model_runner import ModelRunner
 from engine.models import Model
 from engine.native.shortlist import Tail
-from engine.scheduler import Chunk
+from engine.plan import Chunk
 from engine.sequence import Sequence as EngineSequence
 from engine.types import GenerationRequest, TokenPrompt
 

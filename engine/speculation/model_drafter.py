@@ -12,7 +12,7 @@ from engine.loading import cache_slots
 from engine.model_runner import ModelRunner
 from engine.models import Model
 from engine.paged_batch_builder import PagedBatchBuilder
-from engine.scheduler import Chunk, Plan
+from engine.plan import Chunk, Plan
 from engine.sequence import Sequence
 from engine.speculation.drafter import Drafter
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from engine.config import EngineConfig
 from engine.metrics import Counters
 from engine.models import Model
-from engine.scheduler import Chunk, Plan
+from engine.plan import Chunk, Plan
 from engine.sequence import Sequence
 from engine.speculation.draft_length import DraftLength
 from engine.speculation.drafter import Drafter

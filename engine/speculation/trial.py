@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from engine.generation import Generation
 from engine.output import Verdict
-from engine.scheduler import Plan
+from engine.plan import Plan
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from engine.block_manager import BlockManager
 from engine.context_shift import ContextShift, Move
 from engine.metrics import Counters
-from engine.scheduler import Plan, Scheduler
+from engine.plan import Plan
+from engine.scheduler import Scheduler
 from engine.sequence import Sequence
 from engine.types import GenerationRequest, TokenPrompt
 

@@ -168,7 +168,7 @@ def test_a_long_queue_of_inputs_holds_no_generation_up(engine: Engine) -> None:
 
 
 def test_an_input_that_must_give_way_begins_again(tiny_model: Path) -> None:
-    engine = load(tiny_model, kv_tokens=256, token_budget=48)
+    engine = load(tiny_model, kv_tokens=256, token_budget=17)
     roomy = load(tiny_model)
     for pooling in POOLINGS:
         before = engine.snapshot()
@@ -176,12 +176,12 @@ def test_an_input_that_must_give_way_begins_again(tiny_model: Path) -> None:
         engine.add(engine.prepare(request("g", ids(20, seed=3), 70, ignore_eos=True)))
         for _ in range(20):
             step(engine, replies)
-        # the running generation leaves no room for its end
-        add(engine, "e", ids(250), pooling)
-        same(serve(engine, replies)["e"], roomy.embed(list(ids(250)), pooling))
+        # there is room for it until the running generation grows, long before it is through
+        add(engine, "e", ids(200), pooling)
+        same(serve(engine, replies)["e"], roomy.embed(list(ids(200)), pooling))
         after = engine.snapshot()
         assert after.preemptions > before.preemptions
-        assert after.embedding_tokens_computed - before.embedding_tokens_computed > 250
+        assert after.embedding_tokens_computed - before.embedding_tokens_computed > 200
 
 
 def test_theta_that_changes_on_the_way_counts_for_the_whole_input(tmp_path: Path) -> None:

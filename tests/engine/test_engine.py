@@ -405,15 +405,15 @@ def test_info(tiny_model: Path) -> None:
 
 def test_a_batch_lays_the_chunks_of_a_plan_end_to_end(tiny_model: Path) -> None:
     engine = load(tiny_model)
-    for name, ids in (("a", [5] * 20), ("b", [6, 7])):
+    for name, ids in (("a", [6, 7]), ("b", [5] * 20)):
         engine.add(engine.prepare(request(name, ids, 4)))
     plan = engine._scheduler.plan()
     batch = BatchBuilder(16, torch.device("cpu")).build(plan)
-    assert batch.token_ids.tolist() == [5] * 20 + [6, 7]
-    assert batch.positions.tolist() == [*range(20), 0, 1]
-    assert batch.logit_rows.tolist() == [19, 21]
-    assert [(span.start, span.stop) for span in batch.spans] == [(0, 20), (20, 22)]
+    assert batch.token_ids.tolist() == [6, 7] + [5] * 20
+    assert batch.positions.tolist() == [0, 1, *range(20)]
+    assert batch.logit_rows.tolist() == [1, 21]
+    assert [(span.start, span.stop) for span in batch.spans] == [(0, 2), (2, 22)]
     first, second = (chunk.sequence.block_table for chunk in plan)
-    expected = [first[0] * 16 + i for i in range(16)] + [first[1] * 16 + i for i in range(4)]
-    assert batch.slots.tolist() == [*expected, second[0] * 16, second[0] * 16 + 1]
-    assert torch.equal(batch.spans[0].context_slots, batch.slots[:20])
+    expected = [second[0] * 16 + i for i in range(16)] + [second[1] * 16 + i for i in range(4)]
+    assert batch.slots.tolist() == [first[0] * 16, first[0] * 16 + 1, *expected]
+    assert torch.equal(batch.spans[1].context_slots, batch.slots[2:])

@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 
 from engine.block_manager import BlockManager
 from engine.metrics import Counters
-from engine.scheduler import Plan, Scheduler
+from engine.pace import Pace
+from engine.plan import Plan
+from engine.queue import MOST_PASSES, MOST_SENT_BACK
+from engine.scheduler import Scheduler
 from engine.sequence import Sequence, SequenceState
 from engine.types import GenerationRequest, TokenPrompt
 
@@ -19,10 +22,10 @@ def scheduler(blocks: int = 64, *, sequences: int = 8, budget: int = 16) -> Sche
     )
 
 
-def sequence(name: str, prompt: int, max_tokens: int = 8) -> Sequence:
+def sequence(name: str, prompt: int, max_tokens: int = 8, client: str = "") -> Sequence:
     # the name is the first token, so that no two share a prefix by accident
     ids = (sum(map(ord, name)), *range(1, prompt))
-    return Sequence.from_request(GenerationRequest(name, TokenPrompt(ids), max_tokens))
+    return Sequence.from_request(GenerationRequest(name, TokenPrompt(ids), max_tokens, client=client))
 
 
 def shape(plan: Plan) -> list[tuple[str, int, int]]:
@@ -60,17 +63,16 @@ def test_long_prompts_go_in_chunks() -> None:
     ]
 
 
-def test_decoding_goes_before_prompts_and_prompts_fill_the_budget() -> None:
+def test_decoding_goes_before_prompts_and_short_prompts_before_long_ones() -> None:
     it = scheduler(budget=16)
     it.add(sequence("a", 20))
     it.add(sequence("b", 3))
     it.add(sequence("c", 40))
-    assert shape(step(it)) == [("a", 0, 16)]
-    assert shape(step(it)) == [("a", 16, 4), ("b", 0, 3), ("c", 0, 9)]
-    assert shape(step(it)) == [("a", 20, 1), ("b", 3, 1), ("c", 9, 14)]
+    assert shape(step(it)) == [("b", 0, 3), ("a", 0, 13)]
+    assert shape(step(it)) == [("b", 3, 1), ("a", 13, 7), ("c", 0, 8)]
     it.add(sequence("d", 4))
-    assert shape(step(it)) == [("a", 21, 1), ("b", 4, 1), ("c", 23, 14)]
-    assert shape(step(it)) == [("a", 22, 1), ("b", 5, 1), ("c", 37, 3), ("d", 0, 4)]
+    assert shape(step(it)) == [("a", 20, 1), ("b", 4, 1), ("d", 0, 4), ("c", 8, 10)]
+    assert shape(step(it)) == [("a", 21, 1), ("b", 5, 1), ("d", 4, 1), ("c", 18, 13)]
 
 
 def test_no_more_sequences_than_allowed_and_first_come_first_served() -> None:
@@ -83,14 +85,28 @@ def test_no_more_sequences_than_allowed_and_first_come_first_served() -> None:
     assert shape(step(it)) == [("c", 0, 4)]
 
 
-def test_the_head_of_the_queue_is_not_overtaken() -> None:
-    it = scheduler(blocks=5, budget=40)
-    it.add(sequence("a", 12, max_tokens=4))
-    it.add(sequence("b", 16))
-    it.add(sequence("c", 2))
-    for _ in range(4):
-        assert [name for name, _, _ in shape(step(it))] == ["a"]
-    assert shape(step(it)) == [("b", 0, 16), ("c", 0, 2)]
+def test_a_sequence_without_room_is_passed_only_so_often() -> None:
+    it = scheduler(blocks=12, budget=40)
+    it.add(sequence("a", 12, max_tokens=36))
+    big = sequence("big", 40, max_tokens=1)
+    it.add(big)
+    arrived = 0
+    while big.state is not SequenceState.FINISHED:
+        if not any(one is not big for one in it.waiting):
+            arrived += 1
+            it.add(sequence(f"z{arrived}", 2, max_tokens=1))
+        step(it)
+        assert arrived < 20, "it is passed for ever"
+    assert big.passed == MOST_PASSES
+
+
+def test_tokens_of_running_prompts_keep_their_blocks() -> None:
+    it = scheduler(blocks=8, budget=4)
+    it.add(sequence("a", 20, max_tokens=1))
+    it.add(sequence("b", 20, max_tokens=1, client="other"))
+    while it.has_work:
+        step(it)
+    assert it.counters.preemptions == 0
 
 
 def test_the_youngest_gives_its_blocks_to_the_oldest() -> None:
@@ -216,6 +232,93 @@ def test_what_a_preempted_sequence_finds_of_its_own_was_not_cached(
     assert it.counters.prompt_tokens_cached == cached
 
 
+def test_clients_share_a_step() -> None:
+    it = scheduler(budget=96)
+    for name in ("a1", "a2", "a3"):
+        it.add(sequence(name, 60, client="a"))
+    it.add(sequence("b1", 60, client="b"))
+    it.add(sequence("c1", 10, client="c"))
+    plan = step(it)
+    spent = dict.fromkeys("abc", 0)
+    for chunk in plan:
+        spent[chunk.sequence.client] += chunk.count
+    assert spent == {"a": 43, "b": 43, "c": 10}
+
+
+def test_a_client_without_a_place_is_let_in_before_those_with_one() -> None:
+    it = scheduler(sequences=3, budget=64)
+    for name in ("a1", "a2", "a3", "a4"):
+        it.add(sequence(name, 4, client="a", max_tokens=2 if name == "a1" else 9))
+    step(it)
+    it.add(sequence("b1", 4, client="b"))
+    assert [name for name, _, _ in shape(step(it))] == ["a1", "a2", "a3"]
+    assert [name for name, _, _ in shape(step(it))] == ["a2", "a3", "b1"]
+
+
+def test_a_place_is_given_up_for_a_client_without_any() -> None:
+    it = scheduler(blocks=200, sequences=3, budget=48)
+    its = [sequence("a1", 4, client="a"), sequence("a2", 100, client="a"), sequence("c", 100, client="c")]
+    for one in its:
+        it.add(one)
+    step(it)
+    assert len(it.running) == 3
+    it.add(sequence("b", 4, client="b", max_tokens=1))
+    plan = step(it)
+    assert [one.id for one in it.waiting] == ["a2"], "c has no other place, and a1 makes tokens"
+    assert ("b", 0, 4) in shape(plan)
+
+
+def test_places_that_were_given_up_cost_little_and_come_to_an_end() -> None:
+    it = scheduler(blocks=400, sequences=2, budget=32)
+    long = [sequence("a0", 200, client="a", max_tokens=1), sequence("a1", 120, client="a", max_tokens=1)]
+    computed = 0
+    for one in long:
+        it.add(one)
+        computed += sum(chunk.count for chunk in step(it))
+    assert it.running == long
+    arrived = 0
+    while it.has_work:
+        if arrived < 12 and not it.waiting:
+            it.add(sequence(f"b{arrived}", 5, client=f"b{arrived}", max_tokens=1))
+            arrived += 1
+        computed += sum(chunk.count for chunk in step(it))
+    given_up = sum(one.sent_back for one in long)
+    assert 0 < given_up <= MOST_SENT_BACK * len(long)
+    assert computed <= 200 + 120 + 12 * 5 + given_up * BLOCK
+    assert all(one.cached_tokens == 0 for one in long), "its own tokens are not found, but kept"
+
+
+def test_who_needs_the_same_tokens_waits_for_them() -> None:
+    it = scheduler(budget=64)
+    ids = tuple(range(1, 101))
+    for name in "abc":
+        it.add(Sequence.from_request(GenerationRequest(name, TokenPrompt((*ids, ord(name))), 1, client=name)))
+    computed = 0
+    while it.has_work:
+        computed += sum(chunk.count for chunk in step(it))
+    assert computed == 101 + 2
+    assert it.counters.prompt_tokens_cached == 200
+
+
+def test_prompts_beside_replies_go_by_the_pace() -> None:
+    pace = Pace()
+    it = Scheduler(
+        BlockManager(400, BLOCK), max_sequences=8, token_budget=256, counters=Counters(), pace=pace
+    )
+    it.add(sequence("a", 4, max_tokens=100))
+    step(it)
+    it.add(sequence("b", 900, max_tokens=1))
+    assert shape(step(it)) == [("a", 4, 1)], "nobody knows yet how long a step without b takes"
+    pace.learn(it.load, 0.01)
+    for count in (16, 32, 48, 48):
+        assert shape(step(it))[1][2] == count
+        assert (it.load.rows, it.load.prompt) == (1, count)
+        # 0.3 ms for each token: 1.5 steps' time is enough for 50 of them
+        pace.learn(it.load, 0.01 + count * 0.0003)
+    it.finish(it.running[0])
+    assert shape(step(it)) == [("b", 144, 256)]
+
+
 @dataclass(frozen=True)
 class Job:
     prompt: int
@@ -223,6 +326,7 @@ class Job:
     family: int
     arrives: int
     leaves: int | None
+    client: int
 
 
 jobs = st.lists(
@@ -233,6 +337,7 @@ jobs = st.lists(
         family=st.integers(0, 2),
         arrives=st.integers(0, 12),
         leaves=st.none() | st.integers(0, 25),
+        client=st.integers(0, 3),
     ),
     min_size=1,
     max_size=12,
@@ -251,7 +356,9 @@ def test_whatever_comes_is_served_and_leaves_nothing_behind(
         for number, job in enumerate(work):
             if job.arrives == clock:
                 ids = (job.family, *range(1, job.prompt))
-                one = Sequence.from_request(GenerationRequest(str(number), TokenPrompt(ids), job.max_tokens))
+                one = Sequence.from_request(
+                    GenerationRequest(str(number), TokenPrompt(ids), job.max_tokens, client=f"{job.client}")
+                )
                 present.append((job, one))
                 it.add(one)
         for job, one in present:
@@ -262,6 +369,7 @@ def test_whatever_comes_is_served_and_leaves_nothing_behind(
         waiting = it.has_work
         assert bool(step(it)) == waiting, "work, but no progress"
         assert len(it.running) <= sequences
+        assert all(one.sent_back <= MOST_SENT_BACK for _, one in present)
         clock += 1
         assert clock < 5000, "does not end"
     for job, one in present:

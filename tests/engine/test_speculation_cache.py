@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from engine.scheduler import Plan
+from engine.plan import Plan
 from engine.sequence import Sequence
 from tests.engine.test_context_shift import ShiftMachine
 

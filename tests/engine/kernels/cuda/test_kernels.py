@@ -20,7 +20,7 @@ from engine.kv_cache import CacheFormat, KVCache
 from engine.models import Loader, Model, load_model
 from engine.native.shortlist import Tail
 from engine.paged_batch_builder import PagedBatchBuilder
-from engine.scheduler import Chunk
+from engine.plan import Chunk
 from engine.sequence import Sequence as EngineSequence
 from engine.theta import Theta, ThetaFactors
 from engine.types import GenerationRequest, TokenPrompt

@@ -14,7 +14,7 @@ from engine.kernels.split_batch import batch_for
 from engine.kv_cache import CacheFormat
 from engine.loading import allocate_cache
 from engine.paged_batch_builder import PagedBatchBuilder
-from engine.scheduler import Chunk, Plan
+from engine.plan import Chunk, Plan
 from engine.sequence import Sequence
 from engine.types import GenerationRequest, TokenPrompt
 from tests.engine.kernels.operands import distance
