@@ -428,6 +428,14 @@ class Engine:
             counters.requests_aborted += 1
         else:
             counters.requests_finished += 1
+        refusal = generation.refusal if reason is FinishReason.ERROR else None
         return Event(
-            sequence.id, last.text, last.tokens, last.logprobs, finish=reason, usage=usage, error=error
+            sequence.id,
+            last.text,
+            last.tokens,
+            last.logprobs,
+            finish=reason,
+            usage=usage,
+            error=error if refusal is None else refusal,
+            refused=refusal is not None,
         )

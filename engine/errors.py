@@ -32,3 +32,10 @@ class BusyError(NkatError):
 
 class EngineDeadError(NkatError):
     """The engine thread has ended; neither present nor later requests will be served."""
+
+
+def failure(message: str | None, *, refused: bool) -> NkatError:
+    """What to raise for a generation that ended with an error: its own where it was refused."""
+    if refused:
+        return RequestError(message or "the request cannot be served")
+    return EngineDeadError(message or "the engine failed")

@@ -42,6 +42,11 @@ class Generation:
         return Row(sequence.id, sequence.tokens, banned, allowed, forced)
 
     @property
+    def refusal(self) -> str | None:
+        """Why the engine does not go on with the request; None: it does."""
+        return None if self._grammar is None else self._grammar.refusal
+
+    @property
     def foreseeable(self) -> bool:
         """Whether what binds a token does not depend on the one before, and no token is ever taken back."""
         bound = self._grammar is not None or self._thinking is not None
@@ -50,9 +55,12 @@ class Generation:
     def accept(self, draw: Draw) -> Verdict:
         """Append a token, and judge the text: it goes on, goes back, or ends.
 
-        Tokens that go back stay counted in `Sequence.drawn`, so that no text goes back for ever.
+        Tokens that go back stay counted in `Sequence.drawn`, so that no text goes back for ever. A request
+        that is refused ends without the token.
         """
         sequence = self.sequence
+        if self.refusal is not None:
+            return self._output.flush(FinishReason.ERROR)
         sequence.tokens.append(draw.token)
         sequence.drawn += 1
         if self._grammar is not None:
@@ -64,6 +72,8 @@ class Generation:
             self._take_back(verdict.rewind)
         if verdict.finish is not None:
             return verdict
+        if self.refusal is not None:
+            return verdict + self._output.flush(FinishReason.ERROR)
         if self._grammar is not None and self._grammar.finished:
             return verdict + self._output.flush(FinishReason.EOS)
         if sequence.drawn >= sequence.request.max_tokens:

@@ -22,7 +22,7 @@ class FinishReason(StrEnum):
     ABORT = "abort"
     """Somebody asked for the end."""
     ERROR = "error"
-    """The engine failed; `Event.error` says how."""
+    """The engine failed, or refuses to go on with this request; `Event.error` says why."""
 
 
 class Sampler(StrEnum):
@@ -259,6 +259,8 @@ class Event:
     finish: FinishReason | None = None
     usage: Usage | None = None
     error: str | None = None
+    refused: bool = False
+    """Whether the error is the request's own: it takes too much, and others go on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 
 from engine.embedding import EmbeddingRequest, Pooling
-from engine.errors import BusyError, EngineDeadError, RequestError
+from engine.errors import BusyError, EngineDeadError, RequestError, failure
 from engine.types import (
     ChatPrompt,
     Event,
@@ -177,7 +177,7 @@ class GenerationService:
             async for event in events:
                 said[event.request_id] += event
                 if event.finish is FinishReason.ERROR:
-                    raise EngineDeadError(event.error or "the engine failed")
+                    raise failure(event.error, refused=event.refused)
                 if event.finish is not None:
                     last[event.request_id] = event
         return [_reply(said[request.request_id], last[request.request_id]) for request in requests]
@@ -208,7 +208,13 @@ class GenerationService:
             self._abort(ticket)
 
     async def embed(
-        self, inputs: Sequence[str | Sequence[int]], request_id: str, *, pooling: Pooling, truncate: bool
+        self,
+        inputs: Sequence[str | Sequence[int]],
+        request_id: str,
+        *,
+        pooling: Pooling,
+        truncate: bool,
+        origin: Origin = Origin(),
     ) -> list[Vector]:
         """The vectors of texts or token ids, in their order, one after the other; they take one place.
 

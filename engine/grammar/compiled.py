@@ -16,9 +16,16 @@ _MAX_SYMBOLS = 100_000
 _MAX_ITEMS_IN_ROW = 1000
 """Ways to read a text at one place; half of llguidance's own limit. Real grammars need a few dozen."""
 
+_MAX_ITEMS_IN_STEP = 20_000
+"""Of a mask; two fifths of llguidance's own limit. They take about 20 ms, those of real grammars 1 ms."""
+
+_MAX_STEP_FUEL = 100_000
+"""Of the lexer for a mask, about 7 ms of work; half of llguidance's own limit."""
+
 _MAX_ERROR = 300
 _DEAD_END = "NoExtensionBias"
 _WORN_OUT = "lexer error: too many states"
+_TOO_MUCH = re.compile(r"too many|current row has|fuel", re.IGNORECASE)
 _PLACE = re.compile(r"^(at )?\d+\(\d+\): |failed to compile JSON schema: ")
 _SOURCE = re.compile(r"^\s*(\d+ \|.*|\^+|<non-verbose/>)\s*$")
 
@@ -56,6 +63,8 @@ class CompiledGrammar:
     def _compile(self) -> LLMatcher:
         limits = LLParserLimits(
             max_items_in_row=_MAX_ITEMS_IN_ROW,
+            step_max_items=_MAX_ITEMS_IN_STEP,
+            step_lexer_fuel=_MAX_STEP_FUEL,
             max_lexer_states=_MAX_LEXER_STATES,
             max_grammar_size=_MAX_SYMBOLS,
             verbose_errors=False,
@@ -66,6 +75,11 @@ class CompiledGrammar:
 def is_worn_out(matcher: LLMatcher) -> bool:
     """Whether the matcher failed because its lexer has met too many states, in this text or in others."""
     return matcher.get_error().startswith(_WORN_OUT)
+
+
+def is_too_much(matcher: LLMatcher) -> bool:
+    """Whether the matcher failed because the grammar takes too much work."""
+    return _TOO_MUCH.search(matcher.get_error()) is not None
 
 
 def describe(matcher: LLMatcher) -> str:

@@ -1,9 +1,16 @@
 """Where one reply stands in its grammar."""
 
 import logging
+import time
+from collections.abc import Callable
 
-from engine.grammar.compiled import CompiledGrammar, describe, is_worn_out
+from engine.grammar.compiled import CompiledGrammar, describe, is_too_much, is_worn_out
 from engine.grammar.tokens import Mask
+
+BURST_SECONDS = 0.25
+"""Of the processor, that the masks of one reply may take at any pace."""
+MASK_SECONDS = 0.003
+"""That each of them may take beyond that, on average. Those of schemas and tool calls take 0.01 to 0.1 ms."""
 
 _log = logging.getLogger(__name__)
 
@@ -13,9 +20,17 @@ class GrammarState:
 
     An end token is accepted at any time and ends the text: nothing but end tokens may follow. The same
     happens, with a line in the log, when llguidance gives up over a grammar that takes too much work.
+
+    `refusal` says, in one line, that it does, or that its masks have taken too much time: everybody waits for
+    them. None: all is well.
     """
 
-    def __init__(self, compiled: CompiledGrammar) -> None:
+    def __init__(self, compiled: CompiledGrammar, clock: Callable[[], float] = time.thread_time) -> None:
+        """`clock`: seconds that the calling thread has computed."""
+        self.refusal: str | None = None
+        self._clock = clock
+        self._allowed = BURST_SECONDS
+        """Seconds that masks may still take."""
         self._compiled = compiled
         self._tokens = compiled.tokens
         self._matcher = compiled.matcher()
@@ -35,24 +50,17 @@ class GrammarState:
 
         The end tokens, if the text may end here or cannot go on. Tokens without text never.
         """
-        if self._end is None:
-            mask = self._tokens.spread(self._matcher.compute_bitmask())
-            if self._matcher.is_error() and self._recovered():
-                mask = self._tokens.spread(self._matcher.compute_bitmask())
-            if not self._matcher.is_error():
-                # llguidance allows an end token just where the text may end or cannot go on
-                return mask | self._tokens.ends if (mask & self._tokens.ends).any() else mask
-            self._fail()
-        return self._tokens.ends.copy()
+        start = self._clock()
+        mask = self._mask()
+        self._allowed += MASK_SECONDS
+        self._charge(start)
+        return mask
 
     def accept(self, token_id: int) -> None:
         """Go on by a token that the mask allowed. Another one ends the text."""
-        if self._end is None:
-            if self._tokens.is_end(token_id):
-                self._end = len(self._accepted)
-            elif not self._consume(token_id) and not (self._recovered() and self._consume(token_id)):
-                self._fail()
-        self._accepted.append(token_id)
+        start = self._clock()
+        self._accept(token_id)
+        self._charge(start)
 
     def rollback(self, count: int) -> None:
         """Forget the last `count` accepted tokens. Raises ValueError if there are not so many."""
@@ -66,6 +74,33 @@ class GrammarState:
         self._end = None
         if self._matcher.is_error() or not self._matcher.rollback(consumed - kept):
             self._replay()
+
+    def _charge(self, start: float) -> None:
+        self._allowed -= self._clock() - start
+        if self._allowed < 0 and self.refusal is None:
+            self.refusal = (
+                "the grammar is too ambiguous: to find the tokens that may come next took "
+                f"{MASK_SECONDS * 1000:.0f} ms a token and more; make it simpler"
+            )
+
+    def _mask(self) -> Mask:
+        if self._end is None:
+            mask = self._tokens.spread(self._matcher.compute_bitmask())
+            if self._matcher.is_error() and self._recovered():
+                mask = self._tokens.spread(self._matcher.compute_bitmask())
+            if not self._matcher.is_error():
+                # llguidance allows an end token just where the text may end or cannot go on
+                return mask | self._tokens.ends if (mask & self._tokens.ends).any() else mask
+            self._fail()
+        return self._tokens.ends.copy()
+
+    def _accept(self, token_id: int) -> None:
+        if self._end is None:
+            if self._tokens.is_end(token_id):
+                self._end = len(self._accepted)
+            elif not self._consume(token_id) and not (self._recovered() and self._consume(token_id)):
+                self._fail()
+        self._accepted.append(token_id)
 
     def _consume(self, token_id: int) -> bool:
         return self._matcher.consume_token(self._tokens.original(token_id))
@@ -86,6 +121,8 @@ class GrammarState:
 
     def _fail(self) -> None:
         self._end = len(self._accepted)
+        if is_too_much(self._matcher):
+            self.refusal = f"the grammar is too ambiguous: {describe(self._matcher)}"
         if not self._warned:
             self._warned = True
             _log.warning("a grammar ends the text early: %s", describe(self._matcher))

@@ -56,6 +56,8 @@ class Ended:
     ending: Ending
     usage: Usage
     error: str | None = None
+    refused: bool = False
+    """Whether the error is the request's own."""
 
 
 Delta = ContentDelta | ReasoningDelta | ToolCallDelta | Ended
@@ -72,3 +74,4 @@ class Message:
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
     error: str | None = None
+    refused: bool = False

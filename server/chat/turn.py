@@ -98,7 +98,7 @@ class TurnReader:
         else:
             called = self._parser is not None and self._parser.calls > 0
             ending = Ending.TOOL_CALLS if called else Ending.STOP
-        return Ended(ending, Usage(0, 0) if event.usage is None else event.usage, event.error)
+        return Ended(ending, Usage(0, 0) if event.usage is None else event.usage, event.error, event.refused)
 
 
 def collect(deltas: Iterable[Delta]) -> Message:
@@ -129,6 +129,7 @@ def collect(deltas: Iterable[Delta]) -> Message:
                     usage=delta.usage,
                     logprobs=logprobs,
                     error=delta.error,
+                    refused=delta.refused,
                 )
     raise ValueError("the deltas have no end")
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.errors import EngineDeadError
+from engine.errors import failure
 from engine.types import FinishReason, Usage
 from server.chat.message import ContentDelta, Delta, Ended, Ending, ReasoningDelta, ToolCallDelta
 
@@ -59,10 +59,10 @@ class Answer:
                 return self._end(delta, finish)
 
     def whole(self) -> dict[str, Any]:
-        """The message after its end. Raises `EngineDeadError` if the engine failed."""
+        """The message after its end. Raises what `failure` makes of an error."""
         assert self._ended is not None
         if self._ended.ending is Ending.ERROR:
-            raise EngineDeadError(self._ended.error or "the engine failed")
+            raise failure(self._ended.error, refused=self._ended.refused)
         return self._message(self._blocks, self._ended.usage)
 
     def _more(self, place: tuple[str, int], start: dict[str, Any], change: dict[str, Any]) -> list[Event]:
@@ -97,8 +97,9 @@ class Answer:
     def _end(self, ended: Ended, finish: FinishReason | None) -> list[Event]:
         self._ended = ended
         if ended.ending is Ending.ERROR:
+            kind = "invalid_request_error" if ended.refused else "api_error"
             message = ended.error or "the engine failed"
-            return [{"type": "error", "error": {"type": "api_error", "message": message}}]
+            return [{"type": "error", "error": {"type": kind, "message": message}}]
         self._stop["stop_reason"] = STOP_REASONS[ended.ending]
         if self.stops and ended.ending is Ending.STOP and finish is FinishReason.STOP:
             # The engine does not say which string it met.

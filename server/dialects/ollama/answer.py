@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from engine.errors import EngineDeadError
+from engine.errors import failure
 from engine.types import Event, FinishReason, TokenLogprob, Usage
 from server.chat.message import ContentDelta, Delta, Ended, Ending, ReasoningDelta, ToolCallDelta
 from server.wire.logprobs import chat_logprobs
@@ -33,7 +33,7 @@ class RawReader:
             deltas.append(ContentDelta(event.text, event.logprobs))
         if event.finish is not None:
             usage = event.usage if event.usage is not None else Usage(0, 0)
-            deltas.append(Ended(ENDINGS[event.finish], usage, event.error))
+            deltas.append(Ended(ENDINGS[event.finish], usage, event.error, event.refused))
         return deltas
 
 
@@ -85,10 +85,10 @@ class Answer:
             self.context += token_ids
 
     def whole(self) -> Line:
-        """The answer after its end. Raises `EngineDeadError` if the engine failed."""
+        """The answer after its end. Raises what `failure` makes of an error."""
         assert self._ended is not None
         if self._ended.ending is Ending.ERROR:
-            raise EngineDeadError(self._ended.error or "the engine failed")
+            raise failure(self._ended.error, refused=self._ended.refused)
         said = self._said(self._text, self._thoughts, self._told_calls())
         return self._line(said | self._probable(self._logprobs)) | self._costs(self._ended)
 

@@ -41,9 +41,10 @@ class Head:
         return [self.frame(kind, []) | {"usage": costs}]
 
 
-def error_chunk(message: str | None) -> dict[str, Any]:
-    """What a stream says when the engine has failed."""
-    return {"error": {"message": message or "the engine failed", "type": "server_error"}}
+def error_chunk(message: str | None, *, refused: bool) -> dict[str, Any]:
+    """What a stream says when the engine has failed, or refuses to go on."""
+    kind = "invalid_request_error" if refused else "server_error"
+    return {"error": {"message": message or "the engine failed", "type": kind}}
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ class CompletionAnswer:
         if event.text or (event.logprobs and self.logprobs):
             chunks.append(self._chunk(index, event.text, self._told(index, event) if self.logprobs else None))
         if event.finish is FinishReason.ERROR:
-            chunks.append(error_chunk(event.error))
+            chunks.append(error_chunk(event.error, refused=event.refused))
         elif event.finish is not None:
             self._usages[index] = event.usage if event.usage is not None else Usage(0, 0)
             chunks.append(self._chunk(index, "", finish=FINISH[event.finish]))

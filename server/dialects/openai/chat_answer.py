@@ -49,8 +49,8 @@ class ChatAnswer:
                 return [self._chunk(index, {"reasoning_content": text})]
             case ToolCallDelta():
                 return [self._chunk(index, {"tool_calls": [_call(delta)]})]
-            case Ended(Ending.ERROR, _, error):
-                return [error_chunk(error)]
+            case Ended(Ending.ERROR, _, error, refused):
+                return [error_chunk(error, refused=refused)]
             case Ended(ending, usage):
                 self._usages[index] = usage
                 return [self._chunk(index, {}, finish=ending.value)]

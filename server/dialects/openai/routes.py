@@ -8,7 +8,7 @@ from contextlib import aclosing
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from engine.errors import EngineDeadError
+from engine.errors import failure
 from engine.types import GenerationRequest
 from server.auth import KeyGuard
 from server.chat.adapters import Adapter
@@ -177,7 +177,7 @@ async def _whole_chat(pieces: AsyncGenerator[list[tuple[int, Delta]], None], ans
     messages = [collect(deltas) for deltas in said.values()]
     for message in messages:
         if message.ending is Ending.ERROR:
-            raise EngineDeadError(message.error or "the engine failed")
+            raise failure(message.error, refused=message.refused)
     return answer.whole(messages)
 
 

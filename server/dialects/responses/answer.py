@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.errors import EngineDeadError
+from engine.errors import failure
 from engine.types import Usage
 from server.chat.message import ContentDelta, Ended, Ending, ReasoningDelta
 from server.dialects.responses.items import Message
@@ -90,15 +90,17 @@ class Answer:
                 self._last["incomplete_details"] = {"reason": "max_output_tokens"}
             case Ending.ERROR:
                 message = ended.error or "the engine failed"
-                self._last["error"] = {"code": "server_error", "message": message}
+                code = "invalid_prompt" if ended.refused else "server_error"
+                self._last["error"] = {"code": code, "message": message}
             case _:
                 self._last["completed_at"] = completed
         return self._numbered([*closing, {"type": f"response.{status}", "response": self._last}])
 
     def whole(self) -> dict[str, Any]:
-        """The response after its end. Raises `EngineDeadError` if the engine failed."""
-        if self._last["error"] is not None:
-            raise EngineDeadError(self._last["error"]["message"])
+        """The response after its end. Raises what `failure` makes of an error."""
+        error = self._last["error"]
+        if error is not None:
+            raise failure(error["message"], refused=error["code"] != "server_error")
         return self._last
 
     def _grow(self, delta: Part) -> Iterator[Event]:

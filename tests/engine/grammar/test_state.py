@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.grammar import GrammarCompiler
 from engine.grammar.compiled import CompiledGrammar
-from engine.grammar.state import GrammarState
+from engine.grammar.state import BURST_SECONDS, MASK_SECONDS, GrammarState
 from engine.tokenizer import Tokenizer
 from engine.types import GbnfGrammar, Grammar, JsonGrammar, Tag, TaggedGrammar
 from tests.engine.grammar.walks import BYTE_PAIRS, COMPILERS, SENTENCE_PIECES, allowed, follow
@@ -100,9 +100,44 @@ def test_too_much_work_ends_the_text(
         assert allowed(state, BYTE_PAIRS) == BYTE_PAIRS.end_ids
     assert state.finished
     assert "items" in caplog.text
+    assert state.refusal is not None
+    assert "items" in state.refusal
     assert len(caplog.records) == 1
     state.rollback(1)
     assert bracket in allowed(state, BYTE_PAIRS)
+
+
+def test_masks_that_take_too_long_are_refused() -> None:
+    """A clock under the test's control: each mask takes as long as it says."""
+    compiled = COMPILERS[id(BYTE_PAIRS)]._compile(GRAMMARS[0])
+    for seconds, expected in (
+        (MASK_SECONDS * 0.9, None),
+        (MASK_SECONDS * 3, 1 + BURST_SECONDS // (2 * MASK_SECONDS)),
+    ):
+        now = 0.0
+
+        def clock(seconds: float = seconds) -> float:
+            nonlocal now
+            now += seconds
+            return now
+
+        state = GrammarState(compiled, clock)
+        masks = 0
+        while state.refusal is None and masks < 500:
+            state.mask()
+            masks += 1
+        assert (state.refusal is None) == (expected is None)
+        assert expected is None or masks == expected
+    assert "too ambiguous" in str(state.refusal)
+
+
+def test_what_others_compute_meanwhile_is_not_charged() -> None:
+    """By the usual clock nothing but the thread's own work counts, and a mask is little of it."""
+    state = COMPILERS[id(BYTE_PAIRS)].start(GRAMMARS[1])
+    for _ in range(2000):
+        state.mask()
+    assert state.refusal is None
+    assert state._allowed > BURST_SECONDS + 1000 * MASK_SECONDS
 
 
 def test_a_lexer_that_other_texts_have_filled_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ class ScriptedWorker:
     reply: str = "Hello!"
     finish: FinishReason = FinishReason.EOS
     error: str | None = None
+    refused: bool = False
     asked: list[GenerationRequest] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     under_way: set[str] = field(default_factory=set)
@@ -74,10 +75,11 @@ class ScriptedWorker:
         finish: FinishReason = FinishReason.EOS,
         error: str | None = None,
         *,
+        refused: bool = False,
         pausing: bool = False,
     ) -> None:
         """What to answer from now on; one that is `pausing` stops behind its first piece until `go_on`."""
-        self.reply, self.finish, self.error = reply, finish, error
+        self.reply, self.finish, self.error, self.refused = reply, finish, error, refused
         self.go_on()
         self._pausing = pausing
 
@@ -145,7 +147,8 @@ class ScriptedWorker:
             self.under_way.discard(name)
         usage = Usage(len(request.prompt.ids), made, CACHED, PROMPT_SECONDS, DECODE_SECONDS)
         finish, error = (FinishReason.ABORT, None) if aborted else (self.finish, self.error)
-        on_event(Event(name, finish=finish, usage=usage, error=error))
+        refused = self.refused and not aborted
+        on_event(Event(name, finish=finish, usage=usage, error=error, refused=refused))
 
     def _is_aborted(self, name: str) -> bool:
         """Whether the reply ends here; waits as long as replies pause."""
