@@ -23,7 +23,6 @@ from engine.types import (
 )
 from server.client import EngineClient
 from server.guesses import GuessLimit
-from server.pools import client
 
 LONGEST_COUNTED = 1 << 20
 """Characters of a text that is tokenised as a whole: a quarter of a second of one core."""
@@ -158,7 +157,7 @@ class GenerationService:
         """
         names = tuple(request.request_id for request in requests)
         with self._admitted(names, origin) as ticket:
-            asked = [replace(self._capped(request), client=client.get()) for request in requests]
+            asked = [replace(self._capped(request), client=origin.address) for request in requests]
             prepared = tuple([await self.engine.prepare(request) for request in asked])
             if ticket.aborted:
                 yield Event(prepared[0].request_id)
@@ -226,7 +225,7 @@ class GenerationService:
                 ids = await self.count(given, special=True) if isinstance(given, str) else given
                 name = f"{request_id}-{number}"
                 ticket.request_ids = (name,)  # what an abort ends in the engine
-                wanted = EmbeddingRequest(name, tuple(ids), pooling, truncate, client.get())
+                wanted = EmbeddingRequest(name, tuple(ids), pooling, truncate, origin.address)
                 if ticket.aborted:
                     raise EngineDeadError("the server is stopping")
                 embedding = await self.engine.embed(wanted)

@@ -396,3 +396,11 @@ def test_a_dying_engine_tells_everybody(tiny_model: Path) -> None:
     with pytest.raises(EngineDeadError, match="out of device memory"):
         submit(worker, "late", ids(5))
     worker.close()
+
+
+def test_a_sequence_knows_who_asks() -> None:
+    queue = EmbeddingQueue()
+    queue.add(EmbeddingRequest("e", (1, 2), client="somebody"))
+    started = queue.start()
+    assert started is not None
+    assert started.client == "somebody"

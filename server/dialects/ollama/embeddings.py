@@ -14,6 +14,7 @@ from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import body_of
 from server.wire.lenient import Truth, WireModel
+from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import field
 
@@ -67,7 +68,13 @@ def add_embedding_routes(
     with_key = [Depends(guard.require)]
 
     async def vectors(request: Request, texts: tuple[str, ...], truncate: bool) -> list[Vector]:
-        wanted = service.embed(texts, f"embd-{secrets.token_hex(12)}", pooling="mean", truncate=truncate)
+        wanted = service.embed(
+            texts,
+            f"embd-{secrets.token_hex(12)}",
+            pooling="mean",
+            truncate=truncate,
+            origin=origin_of(request),
+        )
         return await unless_gone(request.receive, wanted)
 
     @router.post("/api/embed", dependencies=with_key, openapi_extra=body_of(EmbedBody))

@@ -16,6 +16,7 @@ from server.wire.disconnect import unless_gone
 from server.wire.endpoint import body_of
 from server.wire.lenient import Truth, WireModel
 from server.wire.names import model_name
+from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import field
 
@@ -59,7 +60,11 @@ def add_embedding_routes(
         """The vector of each input, of length 1."""
         body = await read_model(request, EmbeddingBody, settings.largest_body)
         wanted = service.embed(
-            body.input, f"embd-{secrets.token_hex(12)}", pooling=body.pooling, truncate=body.truncate
+            body.input,
+            f"embd-{secrets.token_hex(12)}",
+            pooling=body.pooling,
+            truncate=body.truncate,
+            origin=origin_of(request),
         )
         vectors = await unless_gone(request.receive, wanted)
         data = [
