@@ -10,7 +10,15 @@ from server.settings import Settings, flag
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = {"": 1, "bytes": 1, "s": 1, "KB": 1 << 10, "MB": 1 << 20}
-COMPLETE = ("server.http.limits", "server.middleware.bodies", "server.wire.body_limits")
+COMPLETE = (
+    "server.guesses",
+    "server.http.limits",
+    "server.memory",
+    "server.middleware.bodies",
+    "server.pools",
+    "server.wire.body_limits",
+    "server.wire.json_size",
+)
 """Modules each number of which has a row."""
 
 
