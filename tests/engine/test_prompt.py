@@ -74,6 +74,27 @@ def test_overlong_memory_keeps_its_newest_part_and_four_tokens_of_room(llama_tok
     assert found == [BOS, *memory[-49:], *llama_tokenizer.encode(text, add_bos=False)[-4:]]
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_fits_to_the_last_token_stays_whole(llama_tokenizer: Tokenizer, more: int) -> None:
+    memory = llama_tokenizer.encode("0" * 49)
+    assert len(memory) == 51
+    prompt = TextPrompt("abc" + "d" * more, memory="0" * 49)
+    text = llama_tokenizer.encode(prompt.text, add_bos=False)
+    assert len(text) == 3 + more
+    whole = memory + text
+    found = ids(prepare(llama_tokenizer, prompt, 10, context=64))
+    assert found == (whole if not more else [BOS, *memory[-49:], *text])
+
+
+def test_a_bos_that_the_file_does_not_ask_for_goes_like_other_tokens(
+    gpt2_tokenizer: Tokenizer, llama_tokenizer: Tokenizer
+) -> None:
+    """A template may begin each message with that token."""
+    given = TokenPrompt((BOS, *range(3, 103)))
+    assert ids(prepare(gpt2_tokenizer, given, 8, context=64)) == list(range(47, 103))
+    assert ids(prepare(llama_tokenizer, given, 8, context=64)) == [BOS, *range(48, 103)]
+
+
 @pytest.mark.parametrize(
     ("wanted", "context", "granted"),
     [(8, 64, 8), (1000, 64, 48), (48, 64, 48), (49, 64, 48), (0, 64, 0), (-3, 64, -3), (9, 5, 4), (9, 2, 1)],

@@ -75,6 +75,16 @@ def test_decoding_goes_before_prompts_and_short_prompts_before_long_ones() -> No
     assert shape(step(it)) == [("a", 21, 1), ("b", 5, 1), ("d", 4, 1), ("c", 18, 13)]
 
 
+def test_a_younger_one_that_needs_a_single_token_goes_before_an_older_one_that_reads() -> None:
+    it = scheduler(budget=16)
+    it.add(old := sequence("a", 12))
+    it.add(sequence("b", 3))
+    step(it)
+    it.blocks.truncate(old, 0)
+    it.token_budget = 6
+    assert shape(step(it)) == [("b", 3, 1), ("a", 0, 5)]
+
+
 def test_no_more_sequences_than_allowed_and_first_come_first_served() -> None:
     it = scheduler(sequences=2)
     for name in "abc":
