@@ -1,5 +1,7 @@
 """One request's tokens, text and grammar together; `test_thinking` has the budget of thoughts."""
 
+from typing import Any
+
 import numpy as np
 
 from engine.generation import Generation
@@ -10,7 +12,7 @@ from engine.types import FinishReason, GbnfGrammar
 from tests.engine.driving import request
 
 
-def bound(tokenizer: Tokenizer, rule: str, max_tokens: int = 99, **others: object) -> Generation:
+def bound(tokenizer: Tokenizer, rule: str, max_tokens: int = 99, **others: Any) -> Generation:
     grammar = GbnfGrammar(f"root ::= {rule}")
     given = request("x", [5], max_tokens, grammar=grammar, **others)
     return Generation(given, tokenizer, GrammarCompiler(tokenizer).start(grammar))

@@ -178,6 +178,13 @@ def test_an_input_that_is_aborted_before_it_is_taken_in_is_answered_and_never_ru
     assert worker.snapshot().embedding_tokens_computed == 0
 
 
+def test_close_tells_nothing_to_those_that_have_ended(worker: EngineWorker) -> None:
+    ended = submit(worker, request("x", [5], 2))
+    ended.all()
+    worker.close()
+    assert ended.silent
+
+
 def test_close_tells_those_under_way_and_those_after(worker: EngineWorker) -> None:
     listeners = [submit(worker, endless(str(number))) for number in range(3)]
     listeners[0].next()
