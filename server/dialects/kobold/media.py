@@ -10,7 +10,7 @@ _NO_IMAGE = {"images": [""], "parameters": {}, "info": ""}
 
 
 def add_media_routes(router: APIRouter) -> None:
-    """Add them to the dialect's routes. They want no key, and hence cost nothing: no body is read."""
+    """Add them to the dialect's routes. They need no key, and hence cost nothing: no body is read."""
 
     unseen = body_of(MediaBody)
 

@@ -22,7 +22,7 @@ from server.logs import RareLog
 from server.networks import Networks
 from server.settings import Settings
 from tests.server.http.connections import HALF_BODY, REQUEST, read_reply, read_to_end
-from tests.server.live import PATIENCE, LiveServer, serving
+from tests.server.live import PATIENCE, LiveServer, serving, wait_for
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,6 +36,14 @@ def narrow(tiny_worker: EngineWorker, tiny_settings: Settings) -> Iterator[LiveS
 def ask(connection: socket.socket) -> bytes:
     connection.sendall(REQUEST)
     return read_reply(connection)
+
+
+def asking(server: LiveServer) -> socket.socket:
+    """A connection whose request is being read."""
+    connection = server.connect()
+    connection.sendall(HALF_BODY.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+    assert connection.recv(1 << 16).startswith(b"HTTP/1.1 100 ")
+    return connection
 
 
 def test_the_oldest_idle_connection_gives_way(narrow: LiveServer) -> None:
@@ -53,20 +61,25 @@ def test_the_oldest_idle_connection_gives_way(narrow: LiveServer) -> None:
 
 def test_a_full_server_says_so(narrow: LiveServer, caplog: pytest.LogCaptureFixture) -> None:
     with ExitStack() as stack:
-        busy = [stack.enter_context(narrow.connect()) for _ in range(3)]
-        for connection in busy:
-            connection.sendall(HALF_BODY.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
-            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 100 ")
-        for _ in range(3):
+        busy = [stack.enter_context(asking(narrow)) for _ in range(3)]
+        for _ in range(20):  # none is reset, whichever side was first
             refused = stack.enter_context(narrow.connect())
             refused.sendall(REQUEST)
-            head, _, body = read_to_end(refused).partition(b"\r\n\r\n")
+            head, _, body = stack.enter_context(refused.makefile("rb")).read().partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 503 ")
             assert json.loads(body)["detail"]["type"] == "service_unavailable"
         busy[0].sendall(b" " * 100)
         assert read_reply(busy[0]).startswith(b"HTTP/1.1 500 ")
         ask(stack.enter_context(narrow.connect()))
     assert caplog.text.count("a connection was refused") == 1
+
+
+def test_a_client_that_leaves_frees_its_place(narrow: LiveServer) -> None:
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(asking(narrow))
+        assert narrow.get("/ping").status == 503
+    wait_for(lambda: narrow.get("/ping").status == 200)
 
 
 class CountingSocket(socket.socket):
