@@ -78,16 +78,11 @@ class TemplateProcess:
         """The id of the process."""
         return self._process.pid
 
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.poll() is None
-
     def render(self, request: bytes) -> tuple[Kind, str]:
         """Send a request and wait for the reply.
 
         Raises `ProcessEndedError` when the process ended instead, `StaleProcessError` when it had before,
-        `EngineDeadError` after `end`.
+        `EngineDeadError` after `end`, `BusyError` when it is not ready for long.
         """
         try:
             self._start()
@@ -130,6 +125,9 @@ class TemplateProcess:
             if self._dismissed:
                 raise
             raise StaleProcessError from None
+        except TimeoutError:
+            self._kill()
+            raise BusyError("the process for the chat template does not start in time") from None
         if kind is not Kind.READY:
             raise wire.WireError("a process that is ready says so first")
         self._ready = True

@@ -251,6 +251,11 @@ def test_a_process_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BusyError, match="does not start"):
         rendered(pool)
     pool.close()
+    monkeypatch.setattr("engine.templates.process._BOOT", "import os; os.read(0, 1)")
+    pool = TemplatePool(Limits(start_seconds=0.1))
+    with pytest.raises(BusyError, match="does not start in time"):
+        rendered(pool)
+    pool.close()
     monkeypatch.setattr(sys, "executable", "/no/such/file")
     with pytest.raises(BusyError, match="no process can be started"):
         rendered(TemplatePool())
@@ -269,10 +274,8 @@ def test_it_ends_when_it_is_sent_what_is_no_request(sent: bytes) -> None:
     process = TemplateProcess(Limits())
     started = command(process.pid)
     process.close()
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        started, cwd="/", env={}, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL
-    ) as child:
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(started, cwd="/", env={}, stdin=pipe, stdout=pipe, stderr=null) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         child.stdin.write(sent)
