@@ -17,6 +17,8 @@ class Limits:
     """Time of one rendering by the clock: for processes that cannot run, or that do not compute."""
     wait_seconds: float = 10.0
     """Time by the clock until one of the processes is free."""
+    share_seconds: float = 0.05
+    """Time by the clock until a further process is started: most renderings are done before it would be."""
     start_seconds: float = 60.0
     """Time by the clock until a new process is ready."""
     memory: int = 512 << 20

@@ -88,7 +88,7 @@ class TemplatePool:
         finally:
             with self._changed:
                 self._places += 1
-                self._changed.notify()
+                self._changed.notify_all()
 
     def _rendered(self, request: bytes) -> tuple[Kind, str]:
         """The reply of the first process that is there to reply; in a place of one's own."""
@@ -113,6 +113,8 @@ class TemplatePool:
 
     def _taken(self) -> TemplateProcess:
         with self._changed:
+            if self._busy:
+                self._changed.wait_for(lambda: self._idle or self._closed, self._limits.share_seconds)
             if self._closed:
                 raise EngineDeadError(_CLOSED)
             process = self._idle.pop() if self._idle else TemplateProcess(self._limits)

@@ -128,6 +128,23 @@ def test_many_at_once() -> None:
     pool.close()
 
 
+def test_short_renderings_share_a_process() -> None:
+    """A second one takes longer to start than they take."""
+    pool = TemplatePool(Limits(share_seconds=60, wait_seconds=60))
+    ChatTemplate(SHORT).render(MESSAGES, pool=pool)
+    pids = pool.pids
+    threads = [
+        threading.Thread(target=ChatTemplate(SHORT).render, args=(MESSAGES,), kwargs={"pool": pool})
+        for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert pool.pids == pids
+    pool.close()
+
+
 def test_a_process_has_no_memory_of_other_renderings() -> None:
     pool = TemplatePool(Limits(processes=1))
     source = "{% set ns = namespace(n=0) %}{% set ns.n = ns.n + 1 %}{{ ns.n }}{% macro f() %}{% endmacro %}"
