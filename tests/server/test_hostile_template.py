@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +99,11 @@ def test_every_dialect_says_so(trapped: LiveServer, path: str, body: dict[str, o
     trapped.wait_until_idle()
 
 
-def test_chats_that_wait_hold_no_thread(trapped: LiveServer) -> None:
-    """Those threads tokenise for everybody."""
+def test_chats_that_render_do_not_delay_completions(trapped: LiveServer) -> None:
     service = GenerationService(EngineClient(trapped.worker), 8)
     prompt = ChatPrompt(tuple(SPRING["messages"]))
 
     async def count_beside_chats() -> None:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LIMITS.processes + 1))
         chats = [asyncio.create_task(service.render_chat(prompt)) for _ in range(LIMITS.processes + 2)]
         for _ in range(10):
             await asyncio.sleep(0)
