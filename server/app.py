@@ -40,6 +40,7 @@ from server.settings import Settings
 from server.story import read_story
 from server.webui.routes import page_routes
 from server.wire import replies
+from server.wire.body_budget import BodyBudget
 
 
 def create_app(service: GenerationService, settings: Settings) -> FastAPI:
@@ -83,7 +84,7 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
             Middleware(LingeringClose),
             Middleware(KoboldHeaders),
             Middleware(AllowedHosts, rule=host_rule(settings)),
-            Middleware(HeldBodies, largest=settings.largest_body),
+            Middleware(HeldBodies, budget=BodyBudget(settings.largest_body)),
             Middleware(CrashBoundary),
             Middleware(KnownPaths, endpoints=[*endpoints, "/openapi.json"]),
         ],

@@ -3,6 +3,8 @@
 import socket
 from collections.abc import Callable
 
+from starlette.types import ASGIApp
+
 from engine.worker import EngineWorker
 from server.app import create_app
 from server.client import EngineClient
@@ -32,10 +34,14 @@ def web_server(
     *,
     grace: int,
     ready: Callable[[], None] = lambda: None,
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> WebServer:
-    """The server of a service. When a signal stops it, generations end first: nobody waits for them."""
+    """The server of a service. When a signal stops it, generations end first: nobody waits for them.
+
+    `around`: what stands between the connections and the application.
+    """
     return WebServer(
-        create_app(service, settings),
+        around(create_app(service, settings)),
         grace=grace,
         limits=limits,
         certificate=settings.ssl,

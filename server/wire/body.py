@@ -10,8 +10,9 @@ from fastapi import Request
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from server.middleware.bodies import HOLD
+from server.middleware.bodies import SHARE
 from server.pools import WorkPool
+from server.wire.body_budget import BodyBudget, BodyShare
 from server.wire.json_size import VALUES, has_too_many_values
 from server.wire.lenient import WireModel
 from server.wire.replies import ClientGoneError, HttpError
@@ -25,7 +26,6 @@ prompts = logging.getLogger("server.prompts")
 NAME_SHOWN = 64
 """Characters of a field's name that errors repeat: names may be the client's own, and of any length."""
 
-_NO_ROOM = "The server holds too many large requests; please try again later."
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -44,7 +44,7 @@ class TooLargeError(HttpError):
 async def read_model(request: Request, model: type[Body], limit: int) -> Body:
     """The request's body as `model`, of at most `limit` bytes.
 
-    Raises `HttpError` such as `TooLargeError`, `ClientGoneError`, `BusyError`.
+    Raises `HttpError`, of which `TooLargeError` is one, `ClientGoneError`, `BusyError`.
     """
 
     def parse(raw: bytes) -> Body:
@@ -57,16 +57,20 @@ async def read_model(request: Request, model: type[Body], limit: int) -> Body:
 
 
 async def read_object(request: Request, limit: int) -> dict[str, Any]:
-    """The request's body as a JSON object. Raises as `read_model` does."""
+    """The request's body as a JSON object, of at most `limit` bytes. Raises as `read_model` does."""
     return await _read(request, limit, _parse)
 
 
 async def _read(request: Request, limit: int, parse: Callable[[bytes], Parsed]) -> Parsed:
-    raw = await _read_bytes(request, limit)
+    # A router may also stand alone, without what the application puts around it.
+    share: BodyShare = request.scope.get(SHARE) or BodyBudget().open()
+    raw = await _read_bytes(request, limit, share)
     if prompts.isEnabledFor(logging.DEBUG):
         prompts.debug("%s %s", request.url.path, raw.decode("utf-8", "replace"))
+    if len(raw) <= LARGE:
+        return parse(raw)
     pool: WorkPool = request.app.state.body_pool
-    return parse(raw) if len(raw) <= LARGE else await pool.run(parse, raw)
+    return await pool.run(parse, raw)
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -86,19 +90,17 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return value
 
 
-async def _read_bytes(request: Request, limit: int) -> bytes:
+async def _read_bytes(request: Request, limit: int, share: BodyShare) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise TooLargeError(limit)
-    hold = request.scope.get(HOLD, _hold_anything)
     body = bytearray()
     length = 0
     try:
         async for chunk in request.stream():
             length += len(chunk)
             if length <= limit:
-                if not hold(len(chunk)):
-                    raise HttpError(503, _NO_ROOM, "service_unavailable")
+                share.grow_to(length)
                 body += chunk
             elif length > 2 * limit:
                 break
@@ -108,11 +110,6 @@ async def _read_bytes(request: Request, limit: int) -> bytes:
     if length > limit:
         raise TooLargeError(limit)
     return bytes(body)
-
-
-def _hold_anything(size: int) -> bool:
-    """For routes without the middleware that keeps the books."""
-    return True
 
 
 def describe(error: ValidationError) -> str:

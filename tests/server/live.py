@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from starlette.types import ASGIApp
 
@@ -126,8 +126,9 @@ def serving(
     """A server that stops by itself. Several may share one worker. `around`: what looks on."""
     service = GenerationService(EngineClient(worker), settings.capacity, settings.genlimit)
     ready = threading.Event()
-    server = web_server(service, settings, limits or ConnectionLimits(), grace=2, ready=ready.set)
-    server.config.app = around(cast(ASGIApp, server.config.app))
+    server = web_server(
+        service, settings, limits or ConnectionLimits(), grace=2, ready=ready.set, around=around
+    )
     listener = bound_socket("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from engine.engine import Engine
+from engine.templates.pool import TemplatePool
 from engine.types import FinishReason, GenerationRequest
 from engine.worker import EngineWorker
 from server.settings import Settings
@@ -29,11 +30,11 @@ with_and_without_a_key = pytest.mark.parametrize("genkey", ["", KEY], ids=["keyl
 class GatedWorker(EngineWorker):
     """The real engine, whose preparation of a request waits while the gate is closed."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, templates: TemplatePool | None = None) -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.entered, self.left = 0, 0
-        super().__init__(engine)
+        super().__init__(engine, templates)
 
     def prepare(self, request: GenerationRequest) -> GenerationRequest:
         self.entered += 1

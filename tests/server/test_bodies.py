@@ -7,8 +7,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from server.middleware.bodies import FREE_BODY, HELD_BODIES, HELD_BY_ONE, Account, HeldBodies
+from engine.errors import BusyError
 from server.settings import Settings
+from server.wire import body_budget
+from server.wire.body_budget import FREE_BYTES, BodyBudget
 from server.wire.body_limits import SCHEMA_BODY, SMALL_BODY, TEXT_BODY
 from tests.server.clients.running import LONG, running
 from tests.server.http.connections import reluctant
@@ -81,14 +83,17 @@ def test_a_body_that_is_not_needed_is_not_waited_for(
         assert read_answer(connection).status == status
 
 
-def test_large_bodies_are_held_up_to_a_bound(server: LiveServer, tiny_settings: Settings) -> None:
+def test_large_bodies_are_held_up_to_a_bound(
+    server: LiveServer, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Small ones find room all the same, and so do all when a large one is gone."""
+    monkeypatch.setattr(body_budget, "LARGE_BYTES", 4 * MB)
     settings = tiny_settings.model_copy(update={"maxrequestsize": 1})
     large = {"prompt": "a", "max_length": 1, "filler": "x" * (MB - 200)}
     with serving(server.worker, settings) as small, ExitStack() as stack:
         held = [
             stack.enter_context(running(small, "/api/v1/generate", LONG | {"filler": "x" * (MB - 200)}))
-            for _ in range(HELD_BODIES * MB // (MB - FREE_BODY))
+            for _ in range(4 * MB // (MB - FREE_BYTES))
         ]
         assert small.post("/api/v1/generate", large).status == 503
         assert small.post("/api/v1/generate", large | {"filler": ""}).status == 200
@@ -96,55 +101,52 @@ def test_large_bodies_are_held_up_to_a_bound(server: LiveServer, tiny_settings: 
         wait_for(lambda: small.post("/api/v1/generate", large).status == 200)
 
 
-class Books(HeldBodies):
-    """The books of a server whose largest body has ten free bodies."""
-
-    def __init__(self) -> None:
-        super().__init__(None, FREE_BODY * 10)  # type: ignore[arg-type]
-
-    def request(self, address: str | None) -> Account:
-        return Account(self, address)
-
-
 def test_one_address_leaves_room_for_others() -> None:
-    books = Books()
-    mine = [books.request("10.0.0.1") for _ in range(HELD_BY_ONE + 1)]
-    sizes = [FREE_BODY * 11] * HELD_BY_ONE + [FREE_BODY + 1]
-    assert [one.hold(size) for one, size in zip(mine, sizes, strict=True)] == [True] * HELD_BY_ONE + [False]
-    assert books.request("10.0.0.2").hold(FREE_BODY * 11)
-    books.release(mine[0])
-    assert books.request("10.0.0.1").hold(FREE_BODY * 11)
+    budget = BodyBudget(100, 800)
+    mine = [budget.open("10.0.0.1") for _ in range(5)]
+    for share in mine[:4]:
+        share.grow_to(FREE_BYTES + 100)
+    with pytest.raises(BusyError):
+        mine[4].grow_to(FREE_BYTES + 1)
+    budget.open("10.0.0.2").grow_to(FREE_BYTES + 100)
+    with mine[0]:
+        pass
+    mine[4].grow_to(FREE_BYTES + 100)
 
 
 def test_this_machine_has_all_there_is_and_no_more() -> None:
-    books = Books()
-    ours = [books.request(None) for _ in range(HELD_BODIES)]
-    assert all(one.hold(FREE_BODY * 11) for one in ours)
-    assert books.request("10.0.0.2").hold(FREE_BODY)
-    assert not books.request("10.0.0.2").hold(FREE_BODY + 1)
-    assert not books.request(None).hold(FREE_BODY + 1)
+    budget = BodyBudget(100, 800)
+    for _ in range(8):
+        budget.open().grow_to(FREE_BYTES + 100)
+    for owner in (None, "10.0.0.2"):
+        with budget.open(owner) as share:
+            share.grow_to(FREE_BYTES)
+            with pytest.raises(BusyError):
+                share.grow_to(FREE_BYTES + 1)
 
 
-def test_a_body_counts_piece_by_piece() -> None:
-    books = Books()
-    body = books.request("10.0.0.1")
-    pieces = [FREE_BODY // 2] * 4
-    assert all(body.hold(piece) for piece in pieces)
-    assert body.counted == FREE_BODY
-    books.release(body)
-    assert all(books.request("10.0.0.1").hold(FREE_BODY * 11) for _ in range(HELD_BY_ONE))
+def test_there_is_room_for_one_body_of_the_largest_size() -> None:
+    budget = BodyBudget(10_000, 800)
+    with budget.open("10.0.0.1") as share:
+        share.grow_to(FREE_BYTES + 10_000)
+        with pytest.raises(BusyError):
+            budget.open().grow_to(FREE_BYTES + 1)
 
 
-def test_a_body_counts_until_its_answer_is_taken(server: LiveServer, tiny_settings: Settings) -> None:
+def test_a_body_counts_until_its_answer_is_taken(
+    server: LiveServer, tiny_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The answer is as large, and stays in memory while its client does not read."""
+    monkeypatch.setattr(body_budget, "LARGE_BYTES", 8 * MB)
     settings = tiny_settings.model_copy(update={"maxrequestsize": 2})
     body = json.dumps({"prompt": "\u2028" * 300_000, "special": False}).encode()
     head = f"POST /api/extra/tokencount HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
     with serving(server.worker, settings) as small, ExitStack() as stack:
-        room = HELD_BODIES * 2 * MB // (len(body) - FREE_BODY)
+        room = 8 * MB // (len(body) - FREE_BYTES)
         asking = [stack.enter_context(reluctant(small)) for _ in range(room)]
         for connection in asking:
             connection.sendall(head.encode() + body)
-        wait_for(lambda: small.post("/api/extra/tokencount", body).status == 400)
+            assert connection.recv(1, socket.MSG_PEEK), "the answer is being written"
+        assert small.post("/api/extra/tokencount", body).status == 503
         asking[0].close()
         wait_for(lambda: small.post("/api/extra/tokencount", body).status == 200)

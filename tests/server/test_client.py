@@ -11,6 +11,7 @@ import pytest
 
 from engine.embedding import Embedding, EmbeddingRequest
 from engine.engine import Engine
+from engine.templates.pool import TemplatePool
 from engine.types import Event, GenerationRequest, SamplingParams, TextPrompt
 from engine.worker import EngineWorker
 from server.client import EngineClient
@@ -21,11 +22,11 @@ from tests.server.live import PATIENCE, wait_for
 class SlowTeller(EngineWorker):
     """The real engine, which tells of no embedding before it has heard an abort."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, templates: TemplatePool | None = None) -> None:
         self.submitted: list[str] = []
         self.aborted: list[str] = []
         self.heard = threading.Event()
-        super().__init__(engine)
+        super().__init__(engine, templates)
 
     def submit_embedding(self, request: EmbeddingRequest, on_done: Callable[[Embedding], None]) -> None:
         def tell(embedding: Embedding) -> None:

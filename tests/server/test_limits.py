@@ -14,8 +14,8 @@ COMPLETE = (
     "server.guesses",
     "server.http.limits",
     "server.memory",
-    "server.middleware.bodies",
     "server.pools",
+    "server.wire.body_budget",
     "server.wire.body_limits",
     "server.wire.json_size",
 )

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from engine.errors import RequestError
 from server.wire.gbnf import schema_to_gbnf
+from server.wire.json_size import VALUES
 from server.wire.lenient import WireModel
 from tests.server.fuzz.exchange import Heard, exchange
 from tests.server.fuzz.operations import Operation, operations
@@ -67,16 +68,18 @@ EXTREMES: dict[str, tuple[str, Any, set[int]]] = {
     "ids beyond 64 bit, embeddings": ("/v1/embeddings", {"input": [BIG]}, {400}),
     "ids beyond 64 bit, context": ("/api/generate", {"prompt": "a", "context": [BIG]}, {400}),
     "a name of 100,000 letters": ("/v1/responses", {"input": "a", "metadata": {"x" * 100_000: 1}}, {422}),
-    "a million messages that are none": (CHAT, {"messages": [1] * 1_000_000}, {422}),
-    "a million prompts that are none": ("/v1/completions", {"prompt": [{}] * 1_000_000}, {422}),
+    "a million messages that are none": (CHAT, {"messages": [1] * 1_000_000}, {413}),
+    "a million prompts that are none": ("/v1/completions", {"prompt": [{}] * 1_000_000}, {413}),
     "seeds beyond 64 bit": (GENERATE, {"prompt": "a", "sampler_seed": BIG}, {200}),
     "5000 messages, OpenAI": (CHAT, {"messages": [USER] * 5000}, {200}),
     "5000 messages, Anthropic": ("/v1/messages", {"messages": [USER] * 5000, "max_tokens": 2}, {200}),
     "5000 messages, Responses": ("/v1/responses", {"input": [USER] * 5000}, {200}),
     "5000 messages, Ollama": ("/api/chat", {"messages": [USER] * 5000}, {200}),
-    "100,000 messages, OpenAI": (CHAT, {"messages": [USER] * 100_000}, {422}),
+    "100,000 messages, OpenAI": (CHAT, {"messages": [USER] * 100_000}, {413}),
+    "40,000 messages, OpenAI": (CHAT, {"messages": [USER] * 40_000}, {422}),
     "100,000 messages, Anthropic": ("/v1/messages", {"messages": [USER] * 100_000, "max_tokens": 2}, {400}),
-    "100,000 messages, Responses": ("/v1/responses", {"input": [USER] * 100_000}, {422}),
+    "100,000 messages, Responses": ("/v1/responses", {"input": [USER] * 100_000}, {413}),
+    "40,000 messages, Responses": ("/v1/responses", {"input": [USER] * 40_000}, {422}),
     "100,000 messages, Ollama": ("/api/chat", {"messages": [USER] * 100_000}, {400}),
     "100,000 messages, to count": ("/api/extra/tokencount", {"messages": [USER] * 100_000}, {400}),
     "recursive tool": (CHAT, tools({"properties": {"a": {"$ref": "#"}}}), {200, 400}),
@@ -170,7 +173,7 @@ def test_lists_too_deep_to_read(fuzzed: LiveServer, depth: int) -> None:
     body = b'{"prompt": ' + b"[" * depth + b"]" * depth + b"}"
     heard = answered_beside_others(fuzzed, GENERATE, body)
     check(operation(GENERATE), heard)
-    assert heard.status == 500
+    assert heard.status == (413 if depth > VALUES else 500)
 
 
 def wire_models(base: type[WireModel] = WireModel) -> list[type[WireModel]]:

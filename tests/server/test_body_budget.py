@@ -1,11 +1,52 @@
-"""Bodies whose values are many: refused, or read beside the streams of others."""
+"""Large bodies share a number of bytes; small ones always pass."""
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
 
-from tests.server.live import LiveServer
+import pytest
+
+from engine.errors import BusyError
+from server.wire.body_budget import FREE_BYTES, BodyBudget
+from tests.server.live import LiveServer, wait_for
 
 GENERATE = "/api/v1/generate"
+
+
+def test_what_a_body_took_comes_back() -> None:
+    budget = BodyBudget(0, 100)
+    with budget.open() as first:
+        first.grow_to(FREE_BYTES)
+        first.grow_to(FREE_BYTES + 60)
+        with budget.open() as second, pytest.raises(BusyError):
+            second.grow_to(FREE_BYTES + 41)
+        with budget.open() as second:
+            second.grow_to(FREE_BYTES + 40)
+            first.grow_to(FREE_BYTES + 60)
+    with budget.open() as last:
+        last.grow_to(FREE_BYTES + 100)
+
+
+@pytest.fixture
+def crowded(server: LiveServer) -> Iterator[LiveServer]:
+    """A server on which large bodies hold all their bytes."""
+    body = b"x" * (31 << 20)
+    with ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(
+                server.send("POST", GENERATE, headers={"Content-Length": str(len(body) + 1)})
+            )
+            connection.sendall(body)
+        wait_for(lambda: server.ask("POST", GENERATE, b"x" * (30 << 20)).status == 503)
+        yield server
+
+
+def test_a_large_body_is_refused_while_others_hold_the_bytes(crowded: LiveServer) -> None:
+    small = crowded.post(GENERATE, {"prompt": "hello", "max_length": 1})
+    assert small.status == 200
+    large = crowded.post(GENERATE, {"prompt": "hello " * 2_000_000, "max_length": 1})
+    assert (large.status, large.json["detail"]["type"]) == (503, "service_unavailable")
 
 
 def test_too_many_values_are_refused(server: LiveServer) -> None:
