@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from weakref import ref
 
 import torch
 
@@ -49,7 +50,7 @@ def load_parts(config: EngineConfig) -> tuple[Model, Tokenizer, ModelInfo]:
         model.star.set_gamma(config.gamma)
     tokenizer = Tokenizer.from_metadata(file.file.metadata)
     file.file.check_whole()
-    kernels.when_settled(partial(_settled, file, model), file.file.check_whole)
+    kernels.when_settled(partial(_settled, file, ref(model)), file.file.check_whole)
     # Matrices that were repacked have left gaps, which the cache may need as one piece.
     torch.cuda.empty_cache()
     return model, tokenizer, _describe(file, config, tokenizer, context_length)
@@ -76,20 +77,22 @@ def load_draft_model(config: EngineConfig, tokenizer: Tokenizer, context_length:
     with memory_in_one_line("the draft model", config):
         model = load_model(file, Loader(file, kernels), context_length)
     file.file.check_whole()
-    kernels.when_settled(partial(_settled, file, model), file.file.check_whole)
+    kernels.when_settled(partial(_settled, file, ref(model)), file.file.check_whole)
     torch.cuda.empty_cache()
     return model
 
 
-def _settled(file: ModelFile, model: Model) -> None:
+def _settled(file: ModelFile, model: "ref[Model]") -> None:
     """All of the file has been read: let go of it, and tell what is wrong with it.
 
-    Raises `ModelFileError` if something else was read than the file held.
+    Raises `ModelFileError` if something else was read than the file held. `model`: the kernels wait for this
+    call, and the model has them; a circle of the two would never be collected.
     """
     file.file.check_reads()
     file.file.release()
     file.file.close()
-    damage = model.damage()
+    loaded = model()
+    damage = None if loaded is None else loaded.damage()
     if damage is not None:
         _logger.error("%s: %s", file.file.path, damage)
 

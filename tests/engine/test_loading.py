@@ -1,18 +1,23 @@
 """From settings to parts: what is refused, and what is told."""
 
+import gc
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
 import torch
 
 from engine.config import EngineConfig
+from engine.engine import Engine
 from engine.errors import ConfigError
 from engine.gguf import GGMLType
 from engine.kernels import Kernels, Weight
 from engine.kernels.reference import ReferenceKernels
 from engine.loading import load_draft_model, load_parts
 from engine.memory import available_bytes
+from tests.support.gguf_files import write_llama
+from tests.support.kernels import ALL
 
 
 @pytest.mark.parametrize(
@@ -54,3 +59,16 @@ def test_what_torch_keeps_for_itself_is_free(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 70)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 30)
     assert available_bytes(torch.device("cuda:0")) == 140
+
+
+@pytest.mark.parametrize("kernels", ALL)
+def test_a_model_goes_with_its_engine_packed_or_not(tmp_path: Path, kernels: str) -> None:
+    path = write_llama(tmp_path / "x.gguf", type="F16", n_embd=512, n_ff=2048, n_layers=3)
+    for settled in (False, True):
+        engine = Engine.load(EngineConfig(path, kernels=kernels))
+        if settled:
+            engine.kernels.settle()
+        model = ref(engine.model)
+        del engine
+        gc.collect()
+        assert model() is None
