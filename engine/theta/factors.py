@@ -9,6 +9,9 @@ import numpy.typing as npt
 from engine.errors import ModelFileError
 from engine.printable import quoted
 
+_MOST_SCALE = np.finfo(np.float32).max / 128
+"""Times any factor, this is finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class ThetaFactors:
@@ -55,8 +58,11 @@ class ThetaFactors:
             )
         if self.u.dtype != np.int8 or self.v.dtype != np.int8 or self.scale.dtype != np.float32:
             raise ModelFileError(f"theta of {quoted(tensor)} must be I8, I8 and F32")
-        if not np.isfinite(self.scale).all():
-            raise ModelFileError(f"theta of {quoted(tensor)} has scales that are not finite: it is damaged")
+        # What is larger makes infinite factors; of NaN no comparison holds.
+        if not (np.abs(self.scale) <= _MOST_SCALE).all():
+            raise ModelFileError(
+                f"theta of {quoted(tensor)} has scales that are not finite, or too large: it is damaged"
+            )
 
 
 def _list(shapes: tuple[tuple[int, ...], ...]) -> str:

@@ -98,6 +98,7 @@ def fitting(**changes: Any) -> ThetaFactors:
         (fitting(scale=np.ones(2)), (5, 7), 2, "must be I8"),
         (fitting(scale=np.array([1, np.nan], np.float32)), (5, 7), 2, "not finite"),
         (fitting(scale=np.array([1, -np.inf], np.float32)), (5, 7), 2, "not finite"),
+        (fitting(scale=np.array([-3e36, 1], np.float32)), (5, 7), 2, "too large"),
     ],
 )
 def test_factors_that_do_not_fit(
