@@ -16,6 +16,7 @@ from converter.material import Material, Sample
 from converter.moments import ObservedKernels
 from converter.overhead import measure_overhead
 from converter.selection import select_tensors
+from converter.space import check_space
 from converter.trainable import TrainableModel
 from converter.windows import digest
 from converter.writer import check_output, write_nkat, write_sidecar
@@ -77,6 +78,7 @@ def convert(job: ConversionJob, progress: Progress, *, report: bool = True) -> C
         selected = select_tensors(job.selective_layers, _linears(base), base.config.layers)
         if job.export_lora is not None and _EMBEDDING in selected:
             raise ConfigError(f"theta of {_EMBEDDING} cannot become a LoRA adapter; leave one of them out")
+        check_space(job, base.file, selected)
         return _Run(job, base, reference, selected, progress).result(report=report)
 
 
@@ -123,6 +125,8 @@ class _Run:
         model.star.load(factors)
         reports = tuple(self._report(model, sample) for sample in self._material.reports if report)
         theta = self._theta(factors, rank, reports)
+        for file in (self._base, *([] if self._reference is None else [self._reference])):
+            file.file.check_whole()
         self._write(theta)
         job.checkpoint.unlink(missing_ok=True)
         return Conversion(theta, reports, trials)

@@ -77,7 +77,9 @@ def write_nkat(base: GGUFFile, theta: Theta, output: Path) -> None:
         for info in base.tensors.values()
         if names.corrected_tensor(info.name) is None
     ]
-    write_gguf(output, [*entries, *added], [*tensors, *_theta_tensors(theta)], base.alignment)
+    write_gguf(
+        output, [*entries, *added], [*tensors, *_theta_tensors(theta)], base.alignment, check=base.check_whole
+    )
 
 
 def write_sidecar(theta: Theta, output: Path, architecture: str) -> None:
@@ -116,12 +118,17 @@ def entry(key: str, value: object) -> bytes:
 
 
 def write_gguf(
-    output: Path, entries: Sequence[bytes], tensors: Sequence[NewTensor], alignment: int = _ALIGNMENT
+    output: Path,
+    entries: Sequence[bytes],
+    tensors: Sequence[NewTensor],
+    alignment: int = _ALIGNMENT,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a GGUF file as a whole or not at all; an interrupt leaves what was there before.
 
-    The data pass through memory in pieces. Raises `ConfigError` when the disk has no room, the folder
-    cannot be written, or another process is writing the same file.
+    `check` is called when all has been read, and before the file takes its name. The data pass through memory
+    in pieces. Raises `ConfigError` when the disk has no room, the folder cannot be written, or another
+    process is writing the same file.
     """
     header = bytearray(b"GGUF" + pack("<IQQ", 3, len(tensors), len(entries)) + b"".join(entries))
     offset = 0
@@ -138,6 +145,7 @@ def write_gguf(
             for start in range(0, len(data), _CHUNK):
                 file.write(data[start : start + _CHUNK].data)
             file.write(bytes(_padded(len(data), alignment) - len(data)))
+        check()
 
 
 def _theta_entries(theta: Theta) -> list[bytes]:
