@@ -13,7 +13,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --log $(V
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install serve test quick check mutants format clean
+.PHONY: help install serve test quick check mutants fuzz sanitize format clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -45,10 +45,10 @@ serve: $(INSTALLED) ## start the server with the demo model (ARGS="--port 5002" 
 
 # Two threads on every machine: tests that run a model neither crowd a small machine nor change with a large one. They
 # sleep at barriers: spinning beside any other process is ten times slower.
-test quick check mutants: export OMP_NUM_THREADS = 2
-test quick check mutants: export OMP_WAIT_POLICY = PASSIVE
+test quick check mutants fuzz sanitize: export OMP_NUM_THREADS = 2
+test quick check mutants fuzz sanitize: export OMP_WAIT_POLICY = PASSIVE
 ifneq ($(NKAT_NATIVE),0)
-test quick check mutants: export NKAT_REQUIRE_NATIVE = 1
+test quick check mutants fuzz: export NKAT_REQUIRE_NATIVE = 1
 endif
 
 test: $(INSTALLED) ## run all tests (ARGS="-k name" narrows them)
@@ -65,6 +65,23 @@ check: $(INSTALLED) ## what CI runs: format, lint, types, all tests
 
 mutants: $(INSTALLED) ## put faults into a copy of the code and see which tests notice (ARGS="-k name" narrows them)
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+fuzz: $(INSTALLED) ## load and run thousands of damaged model files (ARGS="--count 1 --seed N" repeats one)
+	$(BIN)/python -m tests.fuzz_files $(ARGS)
+
+# The sanitizers' library must come first into the process; what Python itself never frees is no leak.
+SANITIZED := build/sanitize/libnkat_kernels.so
+SANITIZER_ENVIRONMENT = ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so.6)" \
+	NKATTEST_LIBRARY=$(CURDIR)/$(SANITIZED)
+NATIVE_TESTS := $(addprefix tests/engine/, kernels/test_border.py kernels/test_native.py kernels/test_packing.py \
+	gguf/test_string_array.py sampling/test_shortlist.py)
+
+sanitize: $(INSTALLED) ## run the C++ kernels under address and undefined behaviour sanitizers: their tests and a fuzz
+	cmake -S native -B build/sanitize -DNKAT_SANITIZE=ON -DCMAKE_CXX_COMPILER=$(CXX)
+	cmake --build build/sanitize
+	$(SANITIZER_ENVIRONMENT) $(BIN)/python -m pytest -n0 $(NATIVE_TESTS)
+	$(SANITIZER_ENVIRONMENT) $(BIN)/python -m tests.fuzz_files --no-limit --cpu 30 --count 500 $(ARGS)
 
 format: $(INSTALLED) ## rewrite the code in the house format and fix what ruff can fix
 	$(BIN)/ruff format .

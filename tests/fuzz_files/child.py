@@ -1,5 +1,6 @@
 """The process that loads mutants: seeds come in, a line of JSON goes out for each. It may die of one."""
 
+import gc
 import json
 import resource
 import signal
@@ -60,6 +61,7 @@ def _outcome(mutant: Mutant, work: Path, cpu_seconds: float, limited: bool) -> d
         return {"failed": traceback.format_exc()[-3000:]}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+    gc.collect()  # engines with their threads, which tracebacks keep
     grown = _resident() - before
     if grown > GROWTH:
         return {"failed": f"{grown >> 20} MiB more than before"}

@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -48,8 +49,10 @@ class _Child:
         command = [sys.executable, "-m", "tests.fuzz_files.child", str(cpu_seconds)]
         command.append("limited" if limited else "free")
         self._silent = False
+        # A file: nobody reads a pipe before the end.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
         if not self._read():
             raise RuntimeError(f"the child does not start: {self._last_words()}")
@@ -66,6 +69,7 @@ class _Child:
 
     def close(self) -> None:
         self._process.communicate()
+        self._errors.close()
 
     def _read(self) -> dict[str, Any]:
         """The next answer; empty if there is none."""
@@ -81,7 +85,9 @@ class _Child:
         hangs = self._process.poll() is None and self._silent
         if hangs:
             self._process.kill()
-        _, errors = self._process.communicate()
+        self._process.communicate()
+        self._errors.seek(0)
+        errors = self._errors.read()
         code = self._process.returncode
         name = signal.Signals(-code).name if code < 0 else str(code)
         why = "hangs" if hangs else {"SIGPROF": "takes too long"}.get(name, f"ends with {name}")

@@ -96,6 +96,7 @@ class TestChoice:
         path = tmp_path / "library.so"
         with monkeypatch.context() as patched:
             patched.setattr(library, "_FILE", path)
+            patched.delenv(library.TEST_LIBRARY, raising=False)
             library.open_library.cache_clear()
             yield path
         library.open_library.cache_clear()
