@@ -320,13 +320,13 @@ def test_prompts_beside_replies_go_by_the_pace() -> None:
     it.add(sequence("b", 900, max_tokens=1))
     assert shape(step(it)) == [("a", 4, 1)], "nobody knows yet how long a step without b takes"
     pace.learn(it.load, 0.01)
-    for count in (16, 32, 48, 48):
+    for count in (32, 48, 48, 48):
         assert shape(step(it))[1][2] == count
         assert (it.load.rows, it.load.prompt) == (1, count)
         # 0.3 ms for each token: 1.5 steps' time is enough for 50 of them
         pace.learn(it.load, 0.01 + count * 0.0003)
     it.finish(it.running[0])
-    assert shape(step(it)) == [("b", 144, 256)]
+    assert shape(step(it)) == [("b", 176, 256)]
 
 
 @dataclass(frozen=True)
