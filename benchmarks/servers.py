@@ -67,10 +67,15 @@ class RunningServer:
 
 def our_server(model: Path, threads: int) -> RunningServer:
     """`nkat serve`, with the context of a stream and a cache for all of them."""
+    return server_of(model, threads, context=STREAM_CONTEXT // STREAMS, cache=STREAM_CONTEXT)
+
+
+def server_of(model: Path, threads: int, *, context: int, cache: int) -> RunningServer:
+    """`nkat serve` with a context, and a cache over all requests, of so many tokens."""
     port = _free_port()
     command = [sys.executable, "-m", "server", "serve", "--model", str(model), "--device", "cpu"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--threads", str(threads), "--quiet"]
-    command += ["--contextsize", str(STREAM_CONTEXT // STREAMS), "--kvtokens", str(STREAM_CONTEXT)]
+    command += ["--contextsize", str(context), "--kvtokens", str(cache)]
     return RunningServer(command, port, os.environ | {"OMP_NUM_THREADS": str(threads)})
 
 
