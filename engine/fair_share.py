@@ -2,7 +2,8 @@
 
 Every client with prompts to read gets the same share; what one cannot use goes to the others. A share is at
 least `QUANTUM` tokens, so that no step reads a token or two of each of many long contexts: where the budget
-holds fewer shares than there are clients, those served longest ago come first.
+holds fewer shares than there are clients, those served longest ago come first. A new client need not wait for
+a whole round: it comes next to the one that has waited longest.
 
 Within a client the sequence with the fewest tokens left comes first, so that short requests pass long ones.
 Once in `OLDEST_EVERY` of its turns a client begins with its oldest sequence. Hence with n clients, and at
@@ -25,18 +26,20 @@ class FairShare:
     """Knows when each client that has prompts to read was served last. Knows no blocks."""
 
     def __init__(self) -> None:
-        self._step = 0
-        self._last: dict[str, int] = {}
+        self._served = 0
+        self._places: dict[str, int] = {}
+        """When each client was served last; for a new one, when the client that it comes next to was."""
         self._turns: dict[str, int] = {}
+        """How often each was served."""
 
     def grant(self, budget: int, sequences: Iterable[Sequence]) -> list[Grant]:
         """Divide a budget of tokens among sequences; changes nothing."""
         lines: dict[str, list[Sequence]] = {}
         for sequence in sorted(sequences, key=lambda one: one.arrival):
             lines.setdefault(sequence.client, []).append(sequence)
-        newest = self._oldest_turn(lines)
+        place = self._new_place(lines)
         # Sorting is stable: among equals the older request decides.
-        clients = sorted(lines, key=lambda client: self._last.get(client, newest))
+        clients = sorted(lines, key=lambda client: self._places.get(client, place))
         left = {client: self._ordered(client, lines[client]) for client in clients}
         counts: dict[Sequence, int] = {}
         most = max(1, budget // QUANTUM)
@@ -52,17 +55,19 @@ class FairShare:
     def note(self, present: Iterable[Sequence], served: Iterable[Sequence]) -> None:
         """Take note of a step: of those that `grant` could choose from, and of those that advanced."""
         clients = {sequence.client for sequence in present}
-        newest = self._oldest_turn(clients)
-        self._step += 1
-        self._last = {client: self._last.get(client, newest) for client in clients}
+        place = self._new_place(clients)
+        # A client without work is forgotten.
+        self._places = {client: self._places.get(client, place) for client in clients}
         self._turns = {client: self._turns.get(client, 0) for client in clients}
-        for client in {sequence.client for sequence in served}:
-            self._last[client] = self._step
+        for client in dict.fromkeys(sequence.client for sequence in served):
+            self._served += 1
+            self._places[client] = self._served
             self._turns[client] += 1
 
-    def _oldest_turn(self, clients: Iterable[str]) -> int:
-        """The place of a new client: beside the one served longest ago, not in front of it."""
-        return min((self._last[client] for client in clients if client in self._last), default=self._step)
+    def _new_place(self, clients: Iterable[str]) -> int:
+        """The place of a new client. Others that are new do not count, or it would never move on."""
+        served = (self._places[client] for client in clients if self._turns.get(client, 0))
+        return min(served, default=self._served)
 
     def _ordered(self, client: str, line: list[Sequence]) -> list[Sequence]:
         """The sequences of a client, given by age, in the order in which they are served, last one first."""
