@@ -1,5 +1,6 @@
 """A model of random numbers in Q4_K_M's mix of types, through the model's own class, without a file."""
 
+from collections.abc import Mapping
 from itertools import chain
 
 import torch
@@ -57,8 +58,7 @@ class RandomLoader(Loader):
     def __init__(self, config: LlamaConfig, kernels: CudaKernels, rank: int = 0, seed: int = 0) -> None:
         self.kernels = kernels
         self.star = Star(GAMMA, kernels.device) if rank else None
-        self.weights: dict[str, CudaWeight] = {}
-        """All matrices that were asked for, by name."""
+        self._packed: dict[str, CudaWeight] = {}
         self._layers = config.layers
         self._rank = rank
         self._shapes = dict(chain(config.tensors(), config.optional_tensors()))
@@ -66,15 +66,15 @@ class RandomLoader(Loader):
 
     def matrix(self, name: str) -> CudaWeight:
         """See `Loader.matrix`."""
-        if name in self.weights:
-            return self.weights[name]
+        if name in self._packed:
+            return self._packed[name]
         rows, columns = self._shapes[f"{name}.weight"]
         shape = rows, columns
         weight = random_weight(q4_k_m(name, self._layers), shape, self._generator)
         if self.star is not None and name.startswith("blk."):
             u, v = random_factors(self._rank, shape, self._generator)
             self.star.layers[f"{name}.weight"] = StarLinear(weight, u, v, self.star)
-        self.weights[name] = weight
+        self._packed[name] = weight
         return weight
 
     def norm(self, name: str, epsilon: float) -> Norm:
@@ -89,6 +89,11 @@ class RandomLoader(Loader):
     def has(self, name: str) -> bool:
         """The output has a matrix of its own."""
         return f"{name}.weight" in self._shapes
+
+    @property
+    def weights(self) -> Mapping[str, CudaWeight]:
+        """See `Loader.weights`."""
+        return self._packed
 
     @property
     def read_bytes(self) -> int:
