@@ -8,7 +8,8 @@ a whole round: it comes next to the one that has waited longest.
 Within a client the sequence with the fewest tokens left comes first, so that short requests pass long ones.
 Once in `OLDEST_EVERY` of its turns a client begins with its oldest sequence. Hence with n clients, and at
 least `QUANTUM` prompt tokens in each step, the oldest sequence of each client gets a share of at least
-`QUANTUM` tokens (or all that it lacks) in any `OLDEST_EVERY` * n steps in which its client has work.
+`QUANTUM` tokens (or all that it lacks) in any 2 * `OLDEST_EVERY` * n steps in which its client has work: new
+clients, and such that come back, take every other turn at most.
 """
 
 from collections.abc import Iterable

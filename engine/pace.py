@@ -13,8 +13,9 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median_low
 
-STRETCH = 2.5
-"""How many times as long as with replies alone steps may take."""
+STRETCH = 2.2
+"""How many times as long as with replies alone steps may take on average. Replies shall keep a third of their
+pace, some of which the estimates, the machine and longer contexts take."""
 LEAST = 32
 """Prompt tokens in any step that holds some beside replies, if so many wait. Small models on processors
 compute fewer in hardly less time: with 135M parameters, 8 take half of the time of 32."""

@@ -14,6 +14,32 @@ from tests.support.environment import clean_environment
 from tests.support.lazy_import import import_lazily
 from tests.support.models import smollm2_path
 
+TESTS = Path(__file__).parent
+SLOW = (
+    "benchmarks",
+    "browser",
+    "converter",
+    "engine/kernels/cuda",
+    "engine/templates",
+    "engine/test_lookahead",
+    "fuzz_files",
+    "mutants",
+    "server/clients",
+    "server/fuzz",
+    "server/http",
+    "server/test_aborts",
+    "server/test_cli",
+    "server/test_commands",
+    "server/test_golden",
+    "server/test_hostile",
+    "server/test_savedata",
+    "server/test_templates",
+    "test_gate",
+)
+"""What `make quick` leaves out: whole commands, browsers, compilers, fuzzing, replayed sessions."""
+SLOW_FIXTURES = {"smollm2", "smollm2_engine", "smollm2_tokenizer", "demo_server", "gemma"}
+"""Real models, which take seconds to load."""
+
 NATIVE_WANTED = os.environ.get("NKAT_NATIVE") != "0"
 
 # Tests and the servers that they start see no setting of the user's.
@@ -54,6 +80,13 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     gate = SkipGate(config, read_rules(), ci="CI" in os.environ, kernels=NATIVE_WANTED)
     config.pluginmanager.register(gate, "skip-gate")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        path = item.path.relative_to(TESTS).as_posix()
+        if path.startswith(SLOW) or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:

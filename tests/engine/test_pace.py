@@ -23,7 +23,7 @@ def drive(pace: Pace, cost: Cost, steps: int, rows: int = 1) -> list[tuple[int, 
 
 @pytest.mark.parametrize(
     ("alone", "fixed", "token"),
-    [(0.012, 0.0, 0.0005), (0.012, 0.002, 0.0003), (0.005, 0.004, 0.00001)],
+    [(0.012, 0.0, 0.0004), (0.012, 0.002, 0.0003), (0.005, 0.004, 0.00001)],
 )
 def test_steps_take_no_longer_than_said(alone: float, fixed: float, token: float) -> None:
     found = drive(Pace(), lambda _, prompt: alone + (fixed + token * prompt if prompt else 0), 60)
