@@ -269,7 +269,7 @@ def test_a_draft_file_that_is_no_model(tiny_model: Path, tmp_path: Path) -> None
 def test_no_room_for_the_draft_models_cache(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wide = write_llama(tmp_path / "wide.gguf", n_layers=8)
-    monkeypatch.setattr("engine.loading.available_bytes", lambda device: 2**19)
+    wide = write_llama(tmp_path / "wide.gguf", n_layers=24)
+    monkeypatch.setattr("engine.loading.available_bytes", lambda device: 2**21)
     with pytest.raises(ConfigError, match="the draft model's KV cache for 1024 tokens needs"):
         load(tiny_model, draft_model=wide)
