@@ -1,3 +1,4 @@
+import resource
 import sys
 from pathlib import Path
 
@@ -49,7 +50,9 @@ def test_a_run_gives_speed_load_time_and_memory(tmp_path: Path) -> None:
     load = bench.load()
     assert load["load"] == pytest.approx(0.19986)
     assert load["start"] > 0
-    assert 1 < bench.memory()["rss"] < 1000
+    # Linux counts what a process held before it executed the program, too: a copy of this one.
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    assert 1 < bench.memory()["rss"] < max(1000, 2 * own)
 
 
 def test_what_is_measured_is_what_the_program_is_told(tmp_path: Path) -> None:
