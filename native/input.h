@@ -72,15 +72,14 @@ constexpr uint32_t kNaN = 0x7fc00000;
 
 constexpr float kRest = 1.0f / 254.0f;  // steps of the second rounding in those of the first
 
-// Round 32 values times `inverse` to integers; the sums of the first and of the last sixteen.
+// Round 32 values times `inverse`, none of them beyond 127, to integers; the sums of the first and of the last sixteen.
 inline void round_block(const F8* x, float inverse, int8_t* to, int32_t* halves) {
   using Bytes = int8_t __attribute__((vector_size(8)));
   const F8 magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to the nearest integer
   for (int half = 0; half < 2; ++half) {
     I8 total = {};
     for (int i = 2 * half; i < 2 * half + 2; ++i) {
-      // Within 127 by the choice of the inverse, but for what is no number: that has no integer either.
-      const I8 whole = __builtin_convertvector(clamp(fma(x[i], splat(inverse), magic) - magic, 127.0f), I8);
+      const I8 whole = __builtin_convertvector(fma(x[i], splat(inverse), magic) - magic, I8);
       const Bytes bytes = __builtin_convertvector(whole, Bytes);
       std::memcpy(to + 8 * i, &bytes, 8);
       total += whole;
@@ -99,9 +98,9 @@ inline void round_row(const float* x, int64_t columns, int place, const Tile& ti
     I8 most = {};
     for (int i = 0; i < 32; i += 8) most = larger(most, I8(load(x + 32 * block + i)) & 0x7fffffff);
     const float top = std::bit_cast<float>(largest(most));
-    // Below this the inverse would be infinite; what is so small is nothing. A block with a value that is not finite
-    // has no scale, and so makes all products with it NaN.
-    const float scale = top < 1e-35f ? 0.0f : top <= kFinite ? top / 127.0f : std::bit_cast<float>(kNaN);
+    // Below this the inverse times 254 would be infinite; what is so small is nothing. A block with a value that is
+    // not finite has no scale, and so makes all products with it NaN.
+    const float scale = top < 1e-33f ? 0.0f : top <= kFinite ? top / 127.0f : std::bit_cast<float>(kNaN);
     scales[block * 4 * rows] = scale;
     highest = scale > highest ? scale : highest;
   }
@@ -113,10 +112,12 @@ inline void round_row(const float* x, int64_t columns, int place, const Tile& ti
   const float coarse = 1.001f * highest * std::sqrt(squares / float(blocks));
   for (int64_t block = 0; block < blocks; ++block, x += 32) {
     float* s = scales + block * 4 * rows;
-    const float scale = s[0], inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
+    const float scale = s[0], inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
     const int64_t at = (block * rows + place) * 32;
     F8 values[4];
     for (int i = 0; i < 4; ++i) values[i] = load(x + 8 * i);
+    if (scale != scale) [[unlikely]]  // what is no number has no integer either
+      for (F8& value : values) value = F8{};
     int8_t* integers = tile.integers + at;
     int32_t halves[2];
     round_block(values, inverse, integers, halves);

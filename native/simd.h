@@ -64,11 +64,13 @@ inline F8 fma(F8 a, F8 b, F8 c) {
 inline F8 max(F8 a, F8 b) { return a > b ? a : b; }
 inline I8 larger(I8 a, I8 b) { return a > b ? a : b; }
 
-// v within [-limit, limit], also where it is NaN.
-inline F8 clamp(F8 v, float limit) {
-  const F8 low = splat(-limit), high = splat(limit);
-  v = v > low ? v : low;
-  return v < high ? v : high;
+// The integers in values that are whole; some integer where they are NaN.
+inline I8 to_integers(F8 v) {
+#if defined(__AVX2__)
+  return I8(_mm256_cvttps_epi32(__m256(v)));
+#else
+  return __builtin_convertvector(v == v ? v : F8{}, I8);
+#endif
 }
 
 inline float sum(F8 v) { return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7])); }
@@ -115,8 +117,8 @@ inline F8 exp(F8 x) {
   p = fma(p, r, splat(1.6666665459e-1f));
   p = fma(p, r, splat(5.0000001201e-1f));
   p = fma(p, r * r, r + splat(1.0f));
-  // Within 128, but for NaN, of which the polynomial is NaN already.
-  const I8 power = (__builtin_convertvector(clamp(n, 128.0f), I8) + 127) << 23;
+  // Of NaN the polynomial is NaN, whatever the power.
+  const I8 power = (to_integers(n) + 127) << 23;
   return F8(I8(p * F8(power)) & ~flushed);
 }
 
