@@ -179,6 +179,37 @@ def test_damage_is_named_in_one_line_without_much_memory(path: Path, content: by
     assert peak < 1 << 20
 
 
+LONG = "\x1b[31m\n\u202e" * 80
+"""A name of many bytes that a terminal must not see."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        gguf([key(LONG, U32, u32(1))] * 2),
+        gguf([key(LONG, 99, u32(1))]),
+        gguf([key(LONG, BOOL, b"\x02")]),
+        gguf([key(LONG, ARRAY, nested(9))]),
+        gguf([key(LONG, ARRAY, u32(STRING) + u64(1) + text("", HUGE))]),
+        gguf([], [tensor(LONG)] * 2, data=256),
+        gguf([], [tensor(LONG, kind=200)]),
+        gguf([], [tensor(LONG, dims=(32, 0))]),
+        gguf([], [tensor(LONG, offset=8)], data=256),
+        gguf([], [tensor(LONG)], data=127),
+        gguf([], [tensor(LONG), tensor(LONG + "x")], data=256),
+    ],
+    ids=range(11),
+)
+def test_names_are_short_and_printable_in_messages(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError) as caught:
+        open_gguf(path)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert r"'\x1b[31m\n\u202e" in message
+    assert len(message) < len(str(path)) + 250
+
+
 def test_a_string_that_is_there_may_be_long(path: Path) -> None:
     path.write_bytes(gguf([key("k", STRING, text("x" * 5000))]))
     with open_gguf(path) as model:
