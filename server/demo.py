@@ -63,7 +63,7 @@ def fetch_demo_model(progress: Progress | None = None) -> Path:
 
 
 def _is_right(path: Path) -> bool:
-    """Whether the file is there and is the right one. Its checksum takes a quarter of a second."""
+    """Whether the file is there and is the right one. Its checksum takes a tenth of a second."""
     try:
         if path.stat().st_size != SIZE:
             return False
