@@ -78,7 +78,7 @@ NATIVE_TESTS := $(addprefix tests/engine/, kernels/test_border.py kernels/test_n
 	gguf/test_string_array.py sampling/test_shortlist.py)
 
 sanitize: $(INSTALLED) ## run the C++ kernels under address and undefined behaviour sanitizers: their tests and a fuzz
-	cmake -S native -B build/sanitize -DNKAT_SANITIZE=ON -DCMAKE_CXX_COMPILER=$(CXX)
+	CXX=$(CXX) cmake -S native -B build/sanitize -DNKAT_SANITIZE=ON
 	cmake --build build/sanitize
 	$(SANITIZER_ENVIRONMENT) $(BIN)/python -m pytest -n0 $(NATIVE_TESTS)
 	$(SANITIZER_ENVIRONMENT) $(BIN)/python -m tests.fuzz_files --no-limit --cpu 30 --count 500 $(ARGS)

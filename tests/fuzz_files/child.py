@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import resource
 import signal
 import sys
@@ -25,6 +26,8 @@ from tests.support.kernels import ALL
 CONTEXT = 48
 GROWTH = 512 << 20
 """Memory that one mutant may take beyond what the process had before."""
+THREADS = 64
+"""Of the process, when no engine is left."""
 LONGEST = 400
 """Characters of a message, the path apart."""
 
@@ -65,6 +68,8 @@ def _outcome(mutant: Mutant, work: Path, cpu_seconds: float, limited: bool) -> d
     grown = _resident() - before
     if grown > GROWTH:
         return {"failed": f"{grown >> 20} MiB more than before"}
+    if len(os.listdir("/proc/self/task")) > THREADS:
+        return {"failed": "engines are left, with their threads"}
     return {"outcome": outcome}
 
 
