@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import os
 import resource
 import signal
@@ -35,6 +36,7 @@ LONGEST = 400
 def main(cpu_seconds: float, limited: bool) -> None:
     """Load the mutants of the seeds that come in. `limited`: the address space is."""
     warnings.simplefilter("error", RuntimeWarning)
+    logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         bases_folder, work = Path(folder, "bases"), Path(folder, "mutant")
         bases_folder.mkdir()
