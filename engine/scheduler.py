@@ -165,6 +165,9 @@ class Scheduler:
         if budget and not crowded and len(self.running) == self.max_sequences:
             self._make_place()
         readers = [sequence for sequence in self.running if self._reads(sequence)]
+        if not readers and not len(self.waiting):
+            self._shares.note((), ())  # most steps only decode
+            return
         newcomers, grants = self._grants(budget, readers, plan, crowded=crowded)
         served = []
         for sequence, count in grants:
