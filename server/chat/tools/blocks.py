@@ -18,10 +18,10 @@ MAX_DEPTH = 64
 Calls = list[tuple[str, Mapping[str, Any]]]
 
 _XML_NAME = re.compile(r"\s*[\"']?([^\s\"'<>]+)[\"']?\s*>")
-_XML_ARGUMENT = re.compile(r"<parameter(?:=|\s+name=)[\"']?([^\"'<>]+?)[\"']?\s*>")
+_XML_ARGUMENT = re.compile(r"<parameter(?:=|\s+name=)[\"']?([^\"'<>]*[^\"'<>\s])[\"']?\s*+>")
 _GLM_NAME = re.compile(r"\s*([\w./:-]+)\s*(?=<|$)")
 _GLM_ARGUMENT = re.compile(r"<arg_key>([^<]*)</arg_key>\s*<arg_value>")
-_GEMMA_NAME = re.compile(r"\s*(?:call:)?\s*([\w./:-]+?)\s*(?={)")
+_GEMMA_NAME = re.compile(r"\s*+(?:call:)?\s*+([\w./:-]+?)\s*+(?={)")
 _WORD = re.compile(r"[^,{}\[\]]*")
 
 
