@@ -54,7 +54,7 @@ endif
 test: $(INSTALLED) ## run all tests (ARGS="-k name" narrows them)
 	$(PYTEST) $(ARGS)
 
-quick: $(INSTALLED) ## run the tests that a change usually breaks, in under 90 seconds
+quick: $(INSTALLED) ## run the tests that a change usually breaks, in about 90 seconds
 	$(PYTEST) -m "not slow" $(ARGS)
 
 check: $(INSTALLED) ## what CI runs: format, lint, types, all tests
