@@ -108,18 +108,15 @@ class EngineClient:
 
     async def encode(self, text: str, *, add_bos: bool | None) -> list[int]:
         """Token ids of `text`; `add_bos` None follows the model's own rule. Raises `BusyError`."""
-        pool = self._short if len(text) <= SHORT_TEXT else self._long
-        return await pool.run(self._worker.encode, text, add_bos=add_bos)
+        return await self._by_size(len(text)).run(self._worker.encode, text, add_bos=add_bos)
 
     async def encode_end(self, text: str, tokens: int) -> list[int]:
         """Token ids of the end of `text`: more than `tokens`, or all. Raises `BusyError`."""
-        pool = self._short if len(text) <= SHORT_TEXT else self._long
-        return await pool.run(self._worker.encode_end, text, tokens)
+        return await self._by_size(len(text)).run(self._worker.encode_end, text, tokens)
 
     async def decode(self, ids: list[int], *, render_special: bool = True) -> str:
         """The text of token ids. Raises `RequestError` for an id outside the vocabulary, `BusyError`."""
-        pool = self._short if len(ids) <= SHORT_TEXT else self._long
-        return await pool.run(self._worker.decode, ids, render_special=render_special)
+        return await self._by_size(len(ids)).run(self._worker.decode, ids, render_special=render_special)
 
     async def render_chat(self, prompt: ChatPrompt) -> str:
         """The text of a chat prompt. Raises `RequestError`, `BusyError`."""
@@ -141,6 +138,10 @@ class EngineClient:
                 size = len(prompt.ids)
             case ChatPrompt():
                 return self._templates
+        return self._by_size(size)
+
+    def _by_size(self, size: int) -> WorkPool:
+        """The pool for a text of `size` characters or token ids."""
         return self._short if size <= SHORT_TEXT else self._long
 
     async def embed(self, request: EmbeddingRequest) -> Embedding:
@@ -156,8 +157,7 @@ class EngineClient:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(keep, embedding)
 
-        pool = self._short if len(request.ids) <= SHORT_TEXT else self._long
-        prepared = await pool.run(self._worker.prepare_embedding, request)
+        prepared = await self._by_size(len(request.ids)).run(self._worker.prepare_embedding, request)
         self._worker.submit_embedding(prepared, deliver)
         try:
             embedding = await done
