@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from tests.mutants.command import Report, main
 from tests.mutants.mutant import ROOT, Mutant, Selection
 from tests.mutants.running import Finished
+from tests.mutants.tree import Tree
 
 MODULE = """
 def larger(a, b):
@@ -125,6 +128,21 @@ def test_mutants_are_told_apart(project: Path, capsys: pytest.CaptureFixture[str
         "errors": ["tests-that-are-none", "tests-that-fail"],
     }
     assert state(project) == before
+
+
+def test_a_mutant_is_compiled_in_the_second_of_the_original(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Tree(project, tmp_path, Event())
+    file = copy.root / "engine" / "__init__.py"
+    original = file.stat().st_mtime
+    monkeypatch.setattr(time, "time", lambda: original)
+    mutant = Mutant("one", "engine/__init__.py", "max(a, b)", "min(a, b)", Selection(("test_engine.py",)))
+    for _ in range(2):
+        # Python takes a compiled file for its source's where size and whole second are the same.
+        with copy.changed(mutant):
+            assert int(file.stat().st_mtime) > int(original)
+        assert file.stat().st_mtime == original
 
 
 def test_a_name_that_no_mutant_has(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

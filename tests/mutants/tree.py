@@ -64,8 +64,8 @@ class Tree:
         clean = self._built() if mutant.native else None
         try:
             path.write_text(text, encoding="utf-8")
-            # Compiled files are told by whole seconds: no two states of a file may have the same.
-            self._clock = max(self._clock + 1, int(time.time()))
+            # Python knows a compiled file's source by whole seconds: no two states of a file have the same.
+            self._clock = max(self._clock, int(time.time()), int(status.st_mtime)) + 1
             os.utime(path, (self._clock, self._clock))
             if clean is not None:
                 self._build(mutant.name)
