@@ -141,7 +141,7 @@ class Scheduler:
         Running sequences keep their tokens, go back to the head of the queue in their order, and are
         computed again.
         """
-        for sequence in self.running[::-1]:
+        for sequence in list(self.running):
             self._send_back(sequence)
         self.blocks.forget_prefixes()
         if self.shift is not None:

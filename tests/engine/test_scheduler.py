@@ -85,6 +85,18 @@ def test_a_younger_one_that_needs_a_single_token_goes_before_an_older_one_that_r
     assert shape(step(it)) == [("b", 3, 1), ("a", 0, 5)]
 
 
+def test_a_single_token_goes_before_the_few_that_an_older_one_computes_again() -> None:
+    it = scheduler(budget=16)
+    it.add(old := sequence("a", 12))
+    it.add(sequence("b", 3))
+    step(it)
+    step(it)
+    it.blocks.truncate(old, 12)
+    old.drawn = 1
+    it.token_budget = 2
+    assert shape(step(it)) == [("b", 4, 1), ("a", 12, 1)]
+
+
 def test_no_more_sequences_than_allowed_and_first_come_first_served() -> None:
     it = scheduler(sequences=2)
     for name in "abc":
@@ -184,6 +196,23 @@ def test_nobody_is_let_in_where_somebody_had_to_go() -> None:
     assert list(it.waiting) == [young, small]
     assert it.blocks.num_free == 2
     assert shape(step(it)) == [("a", 14, 1), ("c", 0, 3)]
+
+
+def test_nobody_is_let_in_where_a_reply_has_taken_the_blocks_of_a_prompt() -> None:
+    it = scheduler(blocks=6, sequences=2, budget=2)
+    it.add(old := sequence("a", 4, max_tokens=30))
+    while old.computed < 11:
+        step(it)
+    it.add(young := sequence("b", 11, max_tokens=1))
+    step(it)
+    it.add(small := sequence("c", 3, max_tokens=1))
+    while old.computed < 16:
+        assert step(it)[1].sequence is young
+    assert shape(step(it)) == [("a", 16, 1)]
+    assert it.counters.preemptions == 1
+    assert list(it.waiting) == [young, small]
+    assert it.blocks.num_free == 1
+    assert shape(step(it)) == [("a", 17, 1), ("c", 0, 1)]
 
 
 def test_two_that_fill_the_cache_do_not_chase_each_other_out() -> None:

@@ -94,6 +94,10 @@ DAMAGE: dict[str, tuple[bytes, str]] = {
     "string length": (gguf([key("k", STRING, text("", HUGE))]), "the length of the value of 'k' is"),
     "bool": (gguf([key("k", BOOL, b"\x02")]), "metadata 'k' is a bool but neither 0 nor 1"),
     "array length": (gguf([key("k", ARRAY, u32(F32) + u64(2**62))]), "the length of array 'k' is"),
+    "array length behind": (
+        gguf([key("k", ARRAY, u32(F32) + u64(12))], data=0),
+        "the length of array 'k' is 12, more than the rest",
+    ),
     "array type": (gguf([key("k", ARRAY, u32(99) + u64(1) + u64(0))]), "has the unknown value type 99"),
     "bool array": (gguf([key("k", ARRAY, u32(BOOL) + u64(2) + b"\x01\x03")]), "is a bool but neither"),
     "strings in array": (
