@@ -3,12 +3,14 @@
 Independent of HTTP. Lives on one event loop and needs no locks.
 """
 
+import asyncio
 import time
 from array import array
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from engine.embedding import EmbeddingRequest, Pooling
 from engine.errors import BusyError, EngineDeadError, RequestError, failure
@@ -23,6 +25,7 @@ from engine.types import (
 )
 from server.client import EngineClient
 from server.guesses import GuessLimit
+from server.stops import KeylessStops
 
 LONGEST_COUNTED = 1 << 20
 """Characters of a text that is tokenised as a whole: a quarter of a second of one core."""
@@ -111,9 +114,12 @@ class _Ticket:
     aborted: bool = False
     unfinished: set[str] = field(default_factory=set)
     """Of the requests, those that take a place: until the engine is done with them, read or not."""
+    unread: set[str] = field(default_factory=set)
+    """Of the requests, those whose last event has not been handed to the client."""
 
     def __post_init__(self) -> None:
         self.unfinished.update(self.request_ids)
+        self.unread.update(self.request_ids)
 
     def take(self, event: Event) -> None:
         """Note what the engine has made."""
@@ -141,6 +147,7 @@ class GenerationService:
         self._tickets: list[_Ticket] = []
         self._texts: OrderedDict[Origin, Said] = OrderedDict()
         self.guesses = GuessLimit()
+        self.stops = KeylessStops()
         self._started = self._last_asked = time.monotonic()
 
     @property
@@ -166,6 +173,8 @@ class GenerationService:
                 return
             async with aclosing(self.engine.events(prepared, ticket.take)) as events:
                 async for event in events:
+                    if event.finish is not None:
+                        ticket.unread.discard(event.request_id)
                     yield event
 
     async def generate(self, *requests: GenerationRequest, origin: Origin) -> list[Reply]:
@@ -194,17 +203,24 @@ class GenerationService:
         return next(kept, Said())
 
     async def abort(self, origin: Origin) -> bool:
-        """End all generations of that name; whether there were any. Slow for guesses, as `said_so_far` is."""
+        """End all generations of that name; whether there were any. Slow for guesses, as `said_so_far` is.
+
+        Without a genkey it may be the second half of a stop whose first half is a closed connection, or the
+        other way round: then nothing else ends, see `server.stops`.
+        """
         await self._slow_guesses(origin)
+        if not origin.genkey and self.stops.is_satisfied(origin.address):
+            return True
         found = [ticket for ticket in self._tickets if origin.means(ticket.origin) and ticket.unfinished]
-        for ticket in found:
-            self._abort(ticket)
+        if origin.genkey or len(found) < 2:
+            self._abort_those(found)
+        else:
+            self.stops.end_unless_closed(origin.address, found, partial(self._abort_those, found))
         return bool(found)
 
     def abort_all(self) -> None:
         """End everything that is open. May be called from a signal handler."""
-        for ticket in tuple(self._tickets):
-            self._abort(ticket)
+        self._abort_those(tuple(self._tickets))
 
     async def embed(
         self,
@@ -298,6 +314,10 @@ class GenerationService:
         self._tickets.append(ticket)
         try:
             yield ticket
+        except (GeneratorExit, asyncio.CancelledError):
+            if ticket.unread and not ticket.aborted and not origin.genkey:
+                self.stops.note_closed(origin.address, ticket)
+            raise
         finally:
             self._tickets.remove(ticket)
             self._remember(ticket)
@@ -313,10 +333,11 @@ class GenerationService:
         while len(self._texts) > REMEMBERED_TEXTS:
             self._texts.popitem(last=False)
 
-    def _abort(self, ticket: _Ticket) -> None:
-        ticket.aborted = True
-        for request_id in ticket.request_ids:
-            self.engine.abort(request_id)
+    def _abort_those(self, tickets: Iterable[_Ticket]) -> None:
+        for ticket in tickets:
+            ticket.aborted = True
+            for request_id in ticket.request_ids:
+                self.engine.abort(request_id)
 
 
 def _reply(said: Said, last: Event) -> Reply:

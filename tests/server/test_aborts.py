@@ -13,6 +13,7 @@ from engine.templates.pool import TemplatePool
 from engine.types import FinishReason, GenerationRequest
 from engine.worker import EngineWorker
 from server.settings import Settings
+from server.stops import KeylessStops
 from tests.server.calls import CALLS, Call
 from tests.server.clients.running import LONG, running
 from tests.server.live import PATIENCE, Answer, LiveServer, read_answer, serving, wait_for
@@ -69,6 +70,7 @@ def open_narrow(gated_worker: GatedWorker, narrow_settings: Settings) -> Iterato
 @pytest.fixture
 def narrow(open_narrow: LiveServer) -> Iterator[LiveServer]:
     """A server whose engine computes one generation at a time; every test leaves it idle."""
+    open_narrow.service.stops = KeylessStops()
     yield open_narrow
     open_narrow.wait_until_idle()
     assert open_narrow.worker.snapshot().waiting == 0
