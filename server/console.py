@@ -10,6 +10,7 @@ from backend_selector.choice import Choice
 from backend_selector.facts import FileFacts
 from backend_selector.plain_text import plain
 from server.settings import Settings
+from server.webui.assets import LITE_LOCAL
 
 
 class Console:
@@ -27,6 +28,7 @@ class Console:
         here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         scheme = "http" if settings.ssl is None else "https"
         url = f"{scheme}://[{here}]:{port}" if ":" in here else f"{scheme}://{here}:{port}"
+        page = "" if settings.lite is None else f"/?{LITE_LOCAL}=1"
         table = Table(show_header=False, box=None, padding=(0, 2))
         size = f"{file.parameters / 1e6:,.0f} M parameters, {file.quantisation}, {file.architecture}"
         rows = [
@@ -36,7 +38,7 @@ class Console:
             ("context", f"{choice.context.value} tokens"),
             ("threads", f"{choice.threads.value}"),
             ("together", f"{settings.parallelrequests} generations"),
-            ("address", f"[bold]{url}[/bold]"),
+            ("address", f"[bold]{url}{page}[/bold]"),
             ("connect", f"KoboldAI Lite, SillyTavern: {url}"),
             ("", f"OpenAI clients: {url}/v1"),
         ]

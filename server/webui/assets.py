@@ -10,6 +10,9 @@ STATIC = Path(__file__).with_name("static")
 LITE_LIMIT = 64 << 20
 """Largest file, in bytes, that is taken for KoboldAI Lite; it is about 2 MB."""
 
+LITE_LOCAL = "local"
+"""The parameter of an address, `/?local=1`, with which Lite talks to the server that it comes from."""
+
 CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",

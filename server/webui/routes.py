@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from server.auth import KeyGuard
 from server.service import GenerationService
-from server.webui.assets import Asset, read_assets, read_lite
+from server.webui.assets import CONTENT_TYPES, LITE_LOCAL, Asset, read_assets, read_lite
 from server.webui.status import EngineControl, Surroundings, ThetaBody, change_theta, status_reply
 from server.wire.body import read_model
 from server.wire.body_limits import SMALL_BODY
@@ -42,7 +43,7 @@ def page_routes(
 ) -> APIRouter:
     """Routes of the pages.
 
-    `lite` is shown at `/` instead of our page. Raises `ConfigError` when that file cannot be read.
+    `lite` is shown at `/` instead of our page, talking to this server. Raises `ConfigError` when that file cannot be read.
     """
     router = APIRouter()
     assets = read_assets()
@@ -54,7 +55,7 @@ def page_routes(
     if lite is None:
         show("/", page, HEADERS)
     else:
-        show("/", read_lite(lite), {})
+        _add_lite(router, read_lite(lite))
     for path in PAGE_PATHS:
         show(path, page, HEADERS)
     for path in DOCS_PATHS:
@@ -88,6 +89,21 @@ def _add_endpoints(
     )
     async def theta(request: Request) -> JsonReply:
         return JsonReply(change_theta(engine, await read_model(request, ThetaBody, SMALL_BODY)))
+
+
+def _add_lite(router: APIRouter, lite: Asset) -> None:
+    @router.get("/", include_in_schema=False)
+    async def show_lite(request: Request) -> Response:
+        # Without the word in its address Lite sends prompts to AI Horde, which is strangers' machines.
+        if LITE_LOCAL not in request.query_params:
+            asked = [(LITE_LOCAL, "1"), *request.query_params.multi_items()]
+            return RedirectResponse(f"{request.scope.get('root_path', '')}/?{urlencode(asked)}", 302)
+        return Response(lite.body, headers={"content-type": lite.content_type})
+
+    @router.get("/sw.js", include_in_schema=False)
+    async def service_worker() -> Response:
+        """What Lite registers to be installable. It keeps nothing and answers nothing."""
+        return Response(b"", headers={"content-type": CONTENT_TYPES[".js"]})
 
 
 def _sender(asset: Asset, headers: dict[str, str]) -> Callable[[], Awaitable[Response]]:

@@ -158,13 +158,29 @@ def test_lite_takes_the_first_place(service: GenerationService, tmp_path: Path) 
     lite.write_bytes(b"<!doctype html><script>\xff\r\n</script>")
     http = client(service, lite=lite)
     lite.write_bytes(b"another")
-    first = http.get("/")
+    first = http.get("/?local=1")
     assert first.content == b"<!doctype html><script>\xff\r\n</script>"
     assert first.headers["content-type"] == "text/html; charset=utf-8"
     assert "content-security-policy" not in first.headers, "Lite's scripts are inside its page"
     assert http.get("/nkat").content == http.get("/lcpp").content == PAGE
     assert http.get("/api/nkat/status").json()["lite"] is True
     assert client(service).get("/api/nkat/status").json()["lite"] is False
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"), [("/", "/?local=1"), ("/?a=%26&key=x y", "/?local=1&a=%26&key=x+y")]
+)
+def test_lite_talks_to_this_server(
+    service: GenerationService, tmp_path: Path, asked: str, shown: str
+) -> None:
+    lite = tmp_path / "lite.html"
+    lite.write_bytes(b"page")
+    http = client(service, lite=lite)
+    answer = http.get(asked, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (302, shown)
+    assert http.get(shown, follow_redirects=False).content == b"page"
+    worker = http.get("/sw.js")
+    assert (worker.content, worker.headers["content-type"]) == (b"", "text/javascript; charset=utf-8")
 
 
 def test_bad_lite_is_one_line(tmp_path: Path) -> None:
