@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from engine.sequence import Sequence
 
-_ROOT = 0
-"""Key of the empty prefix."""
-
 PrefixEntry = tuple[int, tuple[int, ...]]
-"""Key of the prefix in front of a block, and the block's own tokens."""
+"""Key of the prefix in front of a block, and the block's own tokens.
+
+Keys are above 0; those of the empty prefix, one for each setting of theta, are not.
+"""
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class BlockManager:
         self._blocks = [Block() for _ in range(num_blocks)]
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(num_blocks))
         self._registered: dict[PrefixEntry, int] = {}
-        self._next_key = _ROOT + 1
+        self._next_key = 1
 
     @property
     def num_free(self) -> int:
@@ -66,7 +66,7 @@ class BlockManager:
         At least one token is left to compute, because its logits are needed.
         """
         assert not sequence.block_table
-        key = _ROOT
+        key = sequence.theta.root
         for entry_tokens in self._full_blocks(sequence.tokens, 0, len(sequence.tokens) - 1):
             index = self._registered.get((key, entry_tokens))
             if index is None:
@@ -110,7 +110,7 @@ class BlockManager:
         if sequence.shifted_from is not None:
             stop = min(stop, sequence.shifted_from)
         for number, tokens in enumerate(self._full_blocks(sequence.tokens, first, stop), start=first):
-            parent = sequence.prefix_keys[-1] if sequence.prefix_keys else _ROOT
+            parent = sequence.prefix_keys[-1] if sequence.prefix_keys else sequence.theta.root
             entry = (parent, tokens)
             index = self._registered.get(entry)
             if index is None:

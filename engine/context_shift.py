@@ -86,6 +86,8 @@ class _Past:
     """A sequence that has given its blocks back: its computed tokens and, at that time, its blocks."""
 
     text: str
+    theta: int
+    """The root of its setting of theta."""
     exact: int
     """Tokens at its front whose keys and values are exact."""
     block_table: tuple[int, ...]
@@ -112,9 +114,11 @@ class ContextShift:
         text = _as_text(sequence.tokens[: sequence.computed])
         exact = sequence.computed if sequence.shifted_from is None else sequence.shifted_from
         # What a longer one begins with, nobody needs to look for in a shorter one.
-        kept = (past for past in self._pasts if not text.startswith(past.text))
+        root = sequence.theta.root
+        kept = (past for past in self._pasts if past.theta != root or not text.startswith(past.text))
         past = _Past(
             text=text,
+            theta=root,
             exact=exact,
             block_table=tuple(sequence.block_table),
             versions=self._blocks.versions(sequence.block_table),
@@ -133,7 +137,8 @@ class ContextShift:
         if len(sequence.tokens) - sequence.computed <= self._least:
             return None
         text = _as_text(sequence.tokens)
-        matches = (self._match(text, sequence.computed, past) for past in reversed(self._pasts))
+        pasts = (past for past in reversed(self._pasts) if past.theta == sequence.theta.root)
+        matches = (self._match(text, sequence.computed, past) for past in pasts)
         return max(
             (match for match in matches if match is not None),
             key=lambda match: len(match.sources),

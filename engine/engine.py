@@ -7,7 +7,6 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 
-from engine.batch import Batch
 from engine.batch_builder import batch_builder
 from engine.block_manager import BlockManager
 from engine.collector import without_collector
@@ -15,7 +14,7 @@ from engine.config import EngineConfig
 from engine.context_shift import ContextShift
 from engine.embedding import Embedding, EmbeddingRequest, Pooling
 from engine.embedding_queue import EmbeddingQueue, fit_embedding
-from engine.errors import ConfigError, ModelFileError
+from engine.errors import ModelFileError
 from engine.generation import Generation
 from engine.grammar import GrammarCompiler
 from engine.kernels import Kernels
@@ -35,6 +34,7 @@ from engine.sequence import Sequence
 from engine.speculation import Trial, start_speculation
 from engine.templates.pool import TemplatePool
 from engine.theta import ThetaFactors
+from engine.theta_switch import ThetaSwitch
 from engine.tokenizer import Tokenizer
 from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt
 
@@ -82,6 +82,7 @@ class Engine:
         self._lookahead = Lookahead(self._batches, self._runner, self._sampler)
         self._flight: Flight | None = None
         """The step whose tokens are on their way."""
+        self._theta = ThetaSwitch(model.star, self._runner, info.name)
         self._speculator = start_speculation(config, info.context_length, draft_model, self.counters)
 
     @classmethod
@@ -134,41 +135,34 @@ class Engine:
 
     @property
     def star(self) -> Star | None:
-        """Theta as it counts now; None for a model without theta. `set_theta` changes it."""
-        return self._model.star
+        """Theta as it counts for requests that do not say; None for a model without. See `set_theta`."""
+        return self._theta.star
 
     def check_theta(self, gamma: float | None = None) -> Star:
         """What `set_theta` would change. Safe in any thread; raises `ConfigError`."""
-        if self.star is None:
-            raise ConfigError(f"{self.info.name} has no theta: convert it first, or give a --theta-path")
-        if gamma is not None and not 0 <= gamma <= 1:
-            raise ConfigError(f"gamma must lie between 0 and 1, not {gamma:g}")
-        return self.star
+        return self._theta.check(gamma)
 
     def set_theta(self, *, enabled: bool | None = None, gamma: float | None = None) -> None:
-        """Switch theta, or change its strength, between two steps. None leaves that as it is.
+        """Switch theta, or change its strength, for requests that are added later. None leaves that as it is.
 
-        Keys and values that were computed with the old theta are forgotten: cached prefixes are lost, and
-        requests under way compute their tokens again and go on with the new one. Raises `ConfigError` for
-        a model without theta and for a gamma outside [0, 1].
+        Requests in flight go on as they began, and prefixes cached with either setting stay. Raises
+        `ConfigError` for a model without theta and for a gamma outside [0, 1].
         """
-        star = self.check_theta(gamma)
+        self._theta.check(gamma)
         self._recall()
-        if enabled is not None:
-            star.enable(enabled)
-            self._runner.record()
-        if gamma is not None:
-            star.set_gamma(gamma)
-        self._scheduler.restart()
+        self._theta.change(enabled=enabled, gamma=gamma)
 
     def replace_theta(self, factors: Mapping[str, ThetaFactors], gamma: float) -> None:
         """Go on with other factors for the tensors that have theta, of any rank, without loading anew.
 
-        Tensors that get none go on without. Forgets what `set_theta` forgets, and raises what it raises.
+        Tensors that get none go on without. All keys and values are forgotten: cached prefixes are lost, and
+        requests in flight compute their tokens again. Raises what `set_theta` raises.
         """
-        self.check_theta(gamma).load(factors)
-        self._runner.record()
-        self.set_theta(gamma=gamma)
+        self._theta.check(gamma)
+        self._recall()
+        self._theta.replace(factors)
+        self._theta.change(gamma=gamma)
+        self._scheduler.restart()
 
     def add(self, request: GenerationRequest) -> None:
         """Take in a prepared request. Its events come out of `step`."""
@@ -177,6 +171,7 @@ class Engine:
         generation = Generation(request, self.tokenizer, grammar)
         self.counters.requests_added += 1
         self._sampler.add(request)
+        generation.sequence.theta = self._theta.wanted(request.theta)
         self._generations[request.request_id] = generation
         self._scheduler.add(generation.sequence)
         if request.max_tokens <= 0:
@@ -226,6 +221,7 @@ class Engine:
     def _plan_step(self) -> list[Event]:
         following = self._embeddings.start()
         if following is not None:
+            following.theta = self._theta.default
             self._scheduler.add(following)
         plan = self._scheduler.plan()
         if self._speculator is not None:
@@ -284,7 +280,8 @@ class Engine:
     def _embed(self, chunk: Chunk) -> None:
         """Compute a part of the input under way."""
         rows = self._embeddings.rows(chunk.start, chunk.count)
-        states = self._runner.states(self._batches.build([chunk], logit_rows=rows))
+        with self._theta.applied(chunk.sequence.theta):
+            states = self._runner.states(self._batches.build([chunk], logit_rows=rows))
         self._embeddings.pool(chunk.start, states)
         self._scheduler.advance([chunk])
         self.counters.embedding_tokens_computed += chunk.count
@@ -301,16 +298,23 @@ class Engine:
             self.counters.prompt_tokens_computed += max(
                 0, min(chunk.count, sequence.prompt_length - chunk.start)
             )
-        batch = self._batches.build(plan)
         self.counters.steps += 1
-        flight = self._launch(plan, batch)
+        flight = self._launch(plan)
         if flight is not None:
             return self._land(flight)
-        logits = self._runner.run(batch)
+        logits = self._compute(plan)
         self._scheduler.advance(plan)
         return self._draw(logits, Trial.all_of(plan, self._generations))
 
-    def _launch(self, plan: Plan, batch: Batch) -> Flight | None:
+    def _compute(self, plan: Plan) -> torch.Tensor:
+        """Logits of a plan's wanted rows; chunks of one setting of theta at a time, by which it is sorted."""
+        found = []
+        for setting, chunks in self._theta.groups(plan):
+            with self._theta.applied(setting) as recorded:
+                found.append(self._runner.run(self._batches.build(chunks), recorded=recorded))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _launch(self, plan: Plan) -> Flight | None:
         """Run a step and draw its tokens without waiting for them, where the next one may follow at once."""
         if not self.kernels.draws or self._speculator is not None:
             return None
@@ -319,7 +323,11 @@ class Engine:
         generations = [self._generations[chunk.sequence.id] for chunk in plan]
         if not all(generation.foreseeable for generation in generations):
             return None
-        return self._lookahead.launch(plan, batch, [generation.row for generation in generations])
+        if any(chunk.sequence.theta.root != self._theta.default.root for chunk in plan):
+            return None
+        return self._lookahead.launch(
+            plan, self._batches.build(plan), [generation.row for generation in generations]
+        )
 
     def _follow(self, flight: Flight) -> Flight | None:
         """Launch the step behind one whose tokens are not known yet, if only these are missing."""

@@ -70,11 +70,14 @@ class ModelRunner:
             self._graphs.record()
 
     @torch.inference_mode()
-    def run(self, batch: Batch) -> torch.Tensor:
-        """Logits float32 [n, vocab] of the batch's wanted rows; n may be 0."""
+    def run(self, batch: Batch, *, recorded: bool = True) -> torch.Tensor:
+        """Logits float32 [n, vocab] of the batch's wanted rows; n may be 0.
+
+        `recorded`: whether recorded steps compute what is wanted.
+        """
         # The thread may be another one than that which loaded the model.
         make_current(self._model.kernels.device)
-        logits = None if self._graphs is None else self._graphs.run(batch)
+        logits = self._graphs.run(batch) if recorded and self._graphs is not None else None
         return self._model(batch, self._cache) if logits is None else logits
 
     @torch.inference_mode()

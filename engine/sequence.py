@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from engine.theta_setting import WITHOUT, ThetaSetting
 from engine.types import GenerationRequest, TokenPrompt, Usage
 
 
@@ -56,6 +57,8 @@ class Sequence:
     moved: range | None = None
     """Tokens ahead of `computed` whose keys and values are there already: once all in front of them are
     computed, they count as computed, too. None: there are no such tokens."""
+    theta: ThetaSetting = WITHOUT
+    """How theta counts in it. Keys and values that were computed with another setting are of no use to it."""
     anew: bool = False
     """Whether every token goes through the model, cached or not, since its hidden state is wanted."""
     cached_tokens: int = 0

@@ -195,7 +195,8 @@ class GenerationRequest:
     whatever case: the sequence goes back and takes another way. `logprobs`: so many alternatives are
     reported with each token (0: the token alone); None reports nothing. Probabilities are the model's own,
     or with `final_logprobs` those behind all samplers. `client`: who asks; crowded steps are shared fairly
-    among clients, and all that say nothing are one.
+    among clients, and all that say nothing are one. `theta`: whether theta counts; None leaves it to the
+    engine.
     """
 
     request_id: str
@@ -214,6 +215,7 @@ class GenerationRequest:
     final_logprobs: bool = False
     thinking: ThinkingBudget | None = None
     client: str = ""
+    theta: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

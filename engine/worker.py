@@ -123,7 +123,7 @@ class EngineWorker:
             self._send(lambda: self._engine.abort(request_id))
 
     def set_theta(self, *, enabled: bool | None = None, gamma: float | None = None) -> None:
-        """Ask for another theta, as `Engine.set_theta` has it. It counts for all that is submitted later.
+        """Ask for another theta, as `Engine.set_theta` has it. It counts for requests submitted later.
 
         Raises `ConfigError` for what the model cannot have, `EngineDeadError` when the engine has ended.
         """

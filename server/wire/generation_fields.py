@@ -46,6 +46,7 @@ class GenerationFields(SamplerFields):
     grammar_retain_state: Any = field(None, "ignored: a grammar begins with the text that it binds")
     banned_tokens: Texts = field((), "phrases that never appear, in whatever case")
     banned_strings: Texts = field((), "another name of banned_tokens, which goes before it")
+    theta: Truth | None = field(None, "whether theta counts for this text; absent: as the server has it")
     genkey: Name = field("", "names the request, for abort and check")
 
 
@@ -93,6 +94,7 @@ def to_request(
         banned_phrases=phrases,
         logprobs=None if logprobs is None else min(logprobs, ALTERNATIVES),
         final_logprobs=final_logprobs,
+        theta=fields.theta,
     )
 
 

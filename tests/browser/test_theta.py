@@ -30,21 +30,16 @@ def theta_now(server: LiveServer) -> dict[str, object]:
     return state
 
 
-def test_an_aborted_comparison_puts_theta_back(server: LiveServer, opened: Opener) -> None:
+def test_a_comparison_disturbs_nobody(server: LiveServer, opened: Opener) -> None:
     page = ready(opened(server))
+    asked = {"prompt": "hello world and the", "max_length": 40, "temperature": 0}
+    expected = server.post("/api/v1/generate", asked).json
     write_long(page, "Compare", "#rate-off")
-    assert theta_now(server)["enabled"] is False
+    assert theta_now(server)["enabled"] is True
+    assert server.post("/api/v1/generate", asked).json == expected
     page.get_by_role("button", name="Abort").last.click()
     expect(page.get_by_role("button", name="Compare")).to_be_enabled()
-    assert theta_now(server)["enabled"] is True
     expect(page.locator("#reply-on")).to_be_empty()
-
-
-def test_leaving_a_comparison_puts_theta_back(server: LiveServer, opened: Opener) -> None:
-    page = ready(opened(server))
-    write_long(page, "Compare", "#rate-off")
-    page.goto("about:blank")
-    wait_for(lambda: theta_now(server)["enabled"])
 
 
 def test_the_switch_of_theta(server: LiveServer, opened: Opener) -> None:

@@ -184,17 +184,20 @@ def test_an_input_that_must_give_way_begins_again(tiny_model: Path) -> None:
         assert after.embedding_tokens_computed - before.embedding_tokens_computed > 200
 
 
-def test_theta_that_changes_on_the_way_counts_for_the_whole_input(tmp_path: Path) -> None:
+def test_an_input_keeps_the_theta_that_it_began_with(tmp_path: Path) -> None:
     base = write_llama(tmp_path / "base.gguf", context_length=256)
     path, _ = write_star_model(tmp_path / "star.gguf", base)
     engine = load(path, token_budget=32)
     with_theta = engine.embed(list(ids(100)))
+    without = load(base).embed(list(ids(100)))
+    assert np.abs(vector(without) - vector(with_theta)).max() > 100 * ROUNDING
     add(engine, "e", ids(100))
+    add(engine, "f", ids(100))
     engine.step()
     engine.set_theta(enabled=False)
-    found = serve(engine, {})["e"]
-    same(found, load(base).embed(list(ids(100))))
-    assert np.abs(vector(found) - vector(with_theta)).max() > 100 * ROUNDING
+    found = serve(engine, {})
+    same(found["e"], with_theta)
+    same(found["f"], without)
 
 
 @pytest.mark.parametrize("steps", range(5))

@@ -23,7 +23,7 @@ from engine.sampling.host_logits import HostLogits
 from engine.theta import open_theta
 from engine.tokenizer import Tokenizer
 from engine.types import GbnfGrammar, GenerationRequest, ModelInfo, SamplingParams
-from tests.engine.driving import GREEDY, Reply, drain, request, step
+from tests.engine.driving import GREEDY, Reply, drain, request, run, step
 from tests.support.stars import write_star_model
 
 CPU = torch.device("cpu")
@@ -177,18 +177,19 @@ def test_an_embedding_comes_between(tiny_model: Path) -> None:
     assert len(replies["x"].tokens) == 20
 
 
-def test_theta_that_is_switched_counts_from_the_next_token_on(tiny_model: Path, tmp_path: Path) -> None:
+def test_steps_ahead_are_those_of_the_theta_that_all_ask_for(tiny_model: Path, tmp_path: Path) -> None:
+    """A switch recalls the step in flight, which a request with another theta than the server's never has."""
     star_model, _ = write_star_model(tmp_path / "star.nkat", tiny_model)
     sampling = SamplingParams(top_k=40, seed=5)
-    found = []
+    asked = request("x", range(3, 9), 16, sampling, ignore_eos=True)
     for engine in both(star_model):
+        expected = run(engine, [asked])["x"].tokens
         replies = {"x": Reply()}
-        engine.add(engine.prepare(request("x", range(3, 9), 16, sampling, ignore_eos=True)))
-        for enabled in (False, True):
+        engine.add(engine.prepare(asked))
+        for enabled in (True, False, True):
+            engine.set_theta(enabled=enabled)
             for _ in range(4):
                 step(engine, replies)
-            assert (engine._flight is not None) == engine.kernels.draws
-            engine.set_theta(enabled=enabled, gamma=0.9)
+            assert (engine._flight is not None) == (engine.kernels.draws and enabled)
         drain(engine, replies)
-        found.append(replies["x"].tokens)
-    assert found[0] == found[1]
+        assert replies["x"].tokens == expected

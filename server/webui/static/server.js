@@ -23,9 +23,9 @@ export function serverAddress() {
 }
 
 /** The answer to a GET, or to a POST of `body` as JSON. Throws `ServerError`, and AbortError by `signal`. */
-export async function ask(path, { body, signal, keepalive = false } = {}) {
+export async function ask(path, { body, signal } = {}) {
   const headers = { ...authorization() };
-  const options = { headers, signal, keepalive };
+  const options = { headers, signal };
   if (body !== undefined) {
     headers["Content-Type"] = "application/json";
     Object.assign(options, { method: "POST", body: JSON.stringify(body) });

@@ -1,13 +1,13 @@
 // Theta of the running model: its switch, its strength, and two replies side by side.
 
-import { ask, askJson } from "./server.js";
+import { askJson } from "./server.js";
 import { byId, showError } from "./dom.js";
 import { ReplyView } from "./reply.js";
 
 const PATH = "api/nkat/theta";
 const LARGEST_SEED = 2 ** 31;
 
-/** The switch and the slider. What they say holds for all clients of the server. */
+/** The switch and the slider. What they say holds for later requests of all clients that do not choose. */
 export class ThetaSwitch {
   #card = byId("theta");
   #on = byId("theta-on");
@@ -46,41 +46,24 @@ export class ThetaSwitch {
   }
 }
 
-/** The same prompt and seed without theta and with it, one after the other. */
+/** The same prompt and seed without theta and with it, one after the other; others notice nothing. */
 export class Comparison {
   #off = new ReplyView(byId("reply-off"), byId("rate-off"));
   #on = new ReplyView(byId("reply-on"), byId("rate-on"));
   #note = byId("compare-note");
-  #restore = null;
   #aborted = false;
   #running = null;
 
-  /** Leaving the page in the middle must not leave theta switched. */
-  constructor() {
-    addEventListener("pagehide", () => {
-      if (this.#restore !== null) ask(PATH, { body: this.#restore, keepalive: true }).catch(() => {});
-    });
-  }
-
-  /** Run both and dim what they have in common. Throws `ServerError`; theta is put back however it ends. */
+  /** Run both and dim what they have in common. Throws `ServerError`. */
   async run(fields) {
     const seeded = { sampler_seed: 1 + Math.floor(Math.random() * (LARGEST_SEED - 1)), ...fields };
     this.#aborted = false;
     this.#off.clear();
     this.#on.clear();
     this.#note.textContent = "";
-    const { theta } = await askJson("api/nkat/status");
-    if (theta === null) throw new Error("The model has no theta any more.");
-    this.#restore = { enabled: theta.enabled };
-    try {
-      await this.#runOne(this.#off, false, seeded);
-      await this.#runOne(this.#on, true, seeded);
-      if (!this.#aborted) this.#tellDifference(seeded.sampler_seed);
-    } finally {
-      const { enabled } = this.#restore;
-      this.#restore = null;
-      await ask(PATH, { body: { enabled } });
-    }
+    await this.#runOne(this.#off, { ...seeded, theta: false });
+    await this.#runOne(this.#on, { ...seeded, theta: true });
+    if (!this.#aborted) this.#tellDifference(seeded.sampler_seed);
   }
 
   /** End what runs, and do not start the rest. */
@@ -89,9 +72,8 @@ export class Comparison {
     await this.#running?.abort();
   }
 
-  async #runOne(view, enabled, fields) {
+  async #runOne(view, fields) {
     if (this.#aborted) return;
-    await ask(PATH, { body: { enabled } });
     await view.run(fields, (generation) => { this.#running = generation; });
   }
 

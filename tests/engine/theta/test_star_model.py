@@ -116,48 +116,75 @@ def test_what_star_says(model: tuple[Path, Theta]) -> None:
     assert (star.gamma, star.enabled) == (0.25, True)
 
 
-def test_cached_prefixes_are_dropped(base: Path, model: tuple[Path, Theta]) -> None:
-    """The keys and values of a prompt seen before the switch are of no use after it."""
+def test_prefixes_are_found_by_their_own_theta(base: Path, model: tuple[Path, Theta]) -> None:
+    """The keys and values of a prompt seen with another theta are of no use, but stay."""
     expected = run(load(base), [request("x", PROMPT, 20)])["x"]
     engine = load(model[0])
-    starred = run(engine, [request("x", PROMPT, 20)])["x"]
-    assert starred.tokens != expected.tokens
-    again = run(engine, [request("x", PROMPT, 20)])["x"]
-    assert again.usage is not None
-    assert again.usage.cached_tokens == 48
+
+    def reply(cached: int) -> list[int]:
+        found = run(engine, [request("x", PROMPT, 20)])["x"]
+        assert found.usage is not None
+        assert found.usage.cached_tokens == cached
+        return found.tokens
+
+    starred = reply(0)
+    assert starred != expected.tokens
     engine.set_theta(enabled=False)
+    assert reply(0) == expected.tokens
+    engine.set_theta(enabled=True)
+    assert reply(48) == starred
+    engine.set_theta(gamma=0.3)
+    weaker = reply(0)
+    engine.set_theta(gamma=0.0)
+    assert reply(48) == expected.tokens, "gamma 0 is no theta"
+    engine.set_theta(gamma=0.97)
+    assert reply(48) == starred
+    for number in range(1, 21):
+        engine.set_theta(gamma=number / 97)
+    engine.set_theta(gamma=0.3)
+    assert reply(0) == weaker, "forgotten, and not mixed up with another one"
+
+
+def test_factors_that_are_replaced_drop_the_prefixes(model: tuple[Path, Theta]) -> None:
+    path, theta = model
+    engine = load(path)
+    run(engine, [request("x", PROMPT, 20)])
+    engine.replace_theta({name: factors.truncated(2) for name, factors in theta.factors.items()}, 0.97)
     found = run(engine, [request("x", PROMPT, 20)])["x"]
     assert found.usage is not None
     assert found.usage.cached_tokens == 0
-    assert found.tokens == expected.tokens
-    engine.set_theta(enabled=True)
-    assert run(engine, [request("x", PROMPT, 20)])["x"].tokens == starred.tokens
 
 
 @settings(max_examples=20, deadline=None)
-@given(steps=st.integers(0, 12), budget=st.sampled_from([16, 64]), sequences=st.integers(1, 4))
-def test_requests_under_way_go_on_with_the_new_theta(
-    base: Path, model: tuple[Path, Theta], steps: int, budget: int, sequences: int
+@given(
+    kernels=st.sampled_from(["auto", "reference"]),
+    budget=st.sampled_from([16, 64]),
+    switches=st.lists(
+        st.tuples(st.integers(0, 6), st.sampled_from([True, False, None]), st.sampled_from([0.97, 0.4])),
+        min_size=1,
+        max_size=5,
+    ),
+)
+def test_requests_keep_the_theta_that_they_began_with(
+    model: tuple[Path, Theta], kernels: str, budget: int, switches: list[tuple[int, bool | None, float]]
 ) -> None:
-    """What comes after the switch is what the baseline says to all that came before it."""
-    engine = load(model[0], token_budget=budget, max_sequences=3)
-    replies = {str(number): Reply() for number in range(sequences)}
-    for name in replies:
-        engine.add(engine.prepare(request(name, PROMPT[int(name) :], 12, ignore_eos=True)))
-    for _ in range(steps):
-        step(engine, replies)
-    before = {name: list(reply.tokens) for name, reply in replies.items()}
-    engine.set_theta(enabled=False)
-    engine.check_integrity()
+    """Whatever is switched meanwhile, and whatever runs in the same steps."""
+    engine = load(model[0], token_budget=budget, max_sequences=3, kernels=kernels)
+    replies, alone = {}, {}
+    for number, (steps, theta, gamma) in enumerate(switches):
+        name = str(number)
+        engine.set_theta(gamma=gamma, enabled=number % 2 == 0)
+        asked = request(name, PROMPT[number % 2 :], 12, ignore_eos=True, theta=theta)
+        engine.add(engine.prepare(asked))
+        replies[name] = Reply()
+        counts = number % 2 == 0 if theta is None else theta
+        other = load(model[0], gamma=gamma if counts else 0.0, kernels=kernels)
+        alone[name] = run(other, [asked])[name].tokens
+        for _ in range(steps):
+            step(engine, replies)
+        engine.check_integrity()
     drain(engine, replies)
-    baseline = load(base)
-    for name, reply in replies.items():
-        assert len(reply.tokens) == 12
-        said = before[name]
-        if len(said) < 12:
-            rest = request("x", PROMPT[int(name) :] + said, 12 - len(said), ignore_eos=True)
-            assert reply.tokens[len(said) :] == run(baseline, [rest])["x"].tokens
-    assert engine.snapshot().preemptions == 0
+    assert {name: reply.tokens for name, reply in replies.items()} == alone
 
 
 def test_what_cannot_be_switched(base: Path, model: tuple[Path, Theta]) -> None:
