@@ -37,21 +37,25 @@ REMEMBERED_TEXTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who asks: the name the client gave the request, and its address.
+    """Who asks: the name the client gave the request, its address, and the web page that it is, if any.
 
     A request with a genkey is found by whoever names it from the same address or with the server's key
-    (`has_key`). Without a genkey, a client speaks of its own keyless requests: those from the same address.
+    (`has_key`). Without a genkey, a client speaks of its own keyless requests: those from the same address,
+    and a web page of those that it has sent itself.
     """
 
     address: str = ""
     genkey: str = ""
     has_key: bool = False
+    page: str = ""
 
     def means(self, other: "Origin") -> bool:
         """Whether who says this speaks of requests that came from `other`."""
         if self.genkey != other.genkey:
             return False
-        return self.address == other.address or (bool(self.genkey) and self.has_key and other.has_key)
+        if not self.genkey:
+            return self.address == other.address and self.page in ("", other.page)
+        return self.address == other.address or (self.has_key and other.has_key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from server.webui.status import EngineControl, Surroundings, ThetaBody, change_t
 from server.wire.body import read_model
 from server.wire.body_limits import SMALL_BODY
 from server.wire.endpoint import body_of
+from server.wire.own_pages import require_json, require_own_page
 from server.wire.replies import JsonReply
 from server.wire.shown import shown_info
 
@@ -43,7 +44,8 @@ def page_routes(
 ) -> APIRouter:
     """Routes of the pages.
 
-    `lite` is shown at `/` instead of our page, talking to this server. Raises `ConfigError` when that file cannot be read.
+    `lite` is shown at `/` instead of our page, talking to this server. Raises `ConfigError` when that file
+    cannot be read.
     """
     router = APIRouter()
     assets = read_assets()
@@ -83,8 +85,8 @@ def _add_endpoints(
     @router.post(
         "/api/nkat/theta",
         tags=["NKAT"],
-        summary="Switch theta or change its strength, for all clients",
-        dependencies=[Depends(guard.require)],
+        summary="Switch theta or change its strength, for later requests that do not say `theta` themselves",
+        dependencies=[Depends(guard.require), Depends(require_own_page), Depends(require_json)],
         openapi_extra=body_of(ThetaBody),
     )
     async def theta(request: Request) -> JsonReply:

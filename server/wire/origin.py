@@ -6,6 +6,11 @@ from server.service import Origin
 
 
 def origin_of(request: Request, genkey: str = "") -> Origin:
-    """The client's address, as far as the server sees it, and the name it gave the request."""
+    """The client's address and web page, as far as the server sees them, and the name it gave the request."""
     address = request.client.host if request.client is not None else ""
-    return Origin(address, genkey, has_key=getattr(request.state, "has_key", False))
+    return Origin(
+        address,
+        genkey,
+        has_key=getattr(request.state, "has_key", False),
+        page=request.headers.get("origin", ""),
+    )

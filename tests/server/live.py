@@ -19,7 +19,7 @@ from server.http.limits import ConnectionLimits
 from server.service import GenerationService
 from server.settings import Settings
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a test that waits gives up."""
 
 

@@ -23,7 +23,8 @@ MB = 1 << 20
 def declared(server: LiveServer, path: str, size: int, sent: bytes = b"") -> Iterator[socket.socket]:
     """A request with a body of that size, of which no more is sent than `sent`."""
     with server.connect() as connection:
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {size}\r\nConnection: close\r\n\r\n"
         connection.sendall(head.encode() + sent)
         yield connection
 

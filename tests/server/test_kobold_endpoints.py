@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from engine.worker import EngineWorker
+from server.dialects.kobold.saves import PUBLIC_LITE
 from server.savedata import SLOTS
 from server.settings import Settings
 from tests.server.live import Answer, LiveServer, serving
@@ -214,6 +216,21 @@ def test_save_slots(tiny_worker: EngineWorker, tiny_settings: Settings, tmp_path
         assert refused["error"]
         server.post("/api/extra/data/save", {"slot": 2})
         assert server.post("/api/extra/data/list").json == [""] * SLOTS
+
+
+def test_saves_are_not_written_by_strangers_pages(
+    tiny_worker: EngineWorker, tiny_settings: Settings, tmp_path: Path
+) -> None:
+    path, save = "/api/extra/data/save", {"slot": 0, "title": "mine", "data": "x"}
+    settings = tiny_settings.model_copy(update={"savedatafile": tmp_path / "saves.jsondb"})
+    with serving(tiny_worker, settings) as server:
+        for origin in (server.url, PUBLIC_LITE):
+            assert server.post(path, save, Origin=origin).json["success"] is True
+        assert server.post(path, {"slot": 0}, Origin="http://stranger.example").status == 403
+        assert server.post("/api/extra/data/list").json[0] == "mine"
+    key = {"Authorization": "Bearer key"}
+    with serving(tiny_worker, settings.model_copy(update={"password": SecretStr("key")})) as server:
+        assert server.post(path, save, Origin="http://stranger.example", **key).json["success"] is True
 
 
 def test_without_save_slots(server: LiveServer) -> None:

@@ -267,12 +267,41 @@ def test_theta_is_changed(service: GenerationService, body: dict[str, Any], stat
 )
 def test_bad_wishes_change_nothing(service: GenerationService, body: str, status: int) -> None:
     control = Control()
-    answer = client(service, engine=control).post("/api/nkat/theta", content=body)
+    headers = {"content-type": "application/json"}
+    answer = client(service, engine=control).post("/api/nkat/theta", content=body, headers=headers)
     assert answer.status_code == status
     message = answer.json()["detail"]["msg"]
     assert message
     assert "\n" not in message
     assert control.asked == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "application/json; charset=utf-8"}, 200),
+        ({"content-type": "application/json", "origin": "http://testserver"}, 200),
+        ({"content-type": "application/json", "origin": "http://testserver:80"}, 200),
+        ({"content-type": "application/json", "origin": "https://testserver", "host": "testserver:443"}, 200),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"content-type": ""}, 415),
+        ({"content-type": "application/json", "origin": "http://stranger.example"}, 403),
+        ({"content-type": "application/json", "origin": "http://testserver:81"}, 403),
+        ({"content-type": "application/json", "origin": "http://testserver.stranger.example"}, 403),
+        ({"content-type": "application/json", "origin": "null"}, 403),
+        ({"content-type": "application/json", "origin": "http://[broken"}, 403),
+        ({"content-type": "application/json", "origin": ""}, 403),
+    ],
+)
+def test_theta_is_not_changed_by_strangers_pages(
+    service: GenerationService, headers: dict[str, str], status: int
+) -> None:
+    control = Control()
+    http = client(service, engine=control)
+    answer = http.post("/api/nkat/theta", content=b'{"enabled": false}', headers=headers)
+    assert answer.status_code == status
+    assert bool(control.asked) == (status == 200)
 
 
 def test_no_theta_is_the_clients_fault(service: GenerationService) -> None:

@@ -115,6 +115,19 @@ def test_those_with_a_genkey_are_no_part_of_it(server: LiveServer) -> None:
     assert server.post(ABORT).json == NOTHING
 
 
+@pytest.mark.usefixtures("hasty")
+def test_a_page_ends_and_reads_what_it_has_sent_itself(server: LiveServer) -> None:
+    check, page = "/api/extra/generate/check", {"Origin": "http://one.example"}
+    with running(server, STREAM, LONG) as mine, running(server, STREAM, LONG, **page) as theirs:
+        assert server.post(check, None, Origin="http://two.example").json == {"results": [{"text": ""}]}
+        assert server.post(ABORT, None, Origin="http://two.example").json == NOTHING
+        assert server.post(ABORT, None, **page).json == DONE
+        assert read_answer(theirs).status == 200
+        assert server.worker.snapshot().running == 1
+        assert server.post(ABORT).json == DONE, "a program speaks for its whole address"
+        assert read_answer(mine).status == 200
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     now = [100.0]

@@ -12,7 +12,11 @@ from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.body_limits import SMALL_BODY
 from server.wire.endpoint import body_of
+from server.wire.own_pages import require_own_page
 from server.wire.replies import JsonReply
+
+PUBLIC_LITE = "https://lite.koboldai.net"
+"""Where KoboldAI Lite is a page of its own, which keeps saves on the user's server as well."""
 
 _OFF = "no saves are kept here: start the server with --savedatafile FILE"
 
@@ -21,6 +25,11 @@ def add_save_routes(router: APIRouter, settings: Settings, guard: KeyGuard, save
     """Add them to the dialect's routes. Without `saves` they say that there are none."""
     with_key = [Depends(guard.require)]
     limit = settings.largest_body
+
+    def require_writer(request: Request) -> None:
+        # Who knows the key may write from any page.
+        if not guard.protected and request.headers.get("origin") != PUBLIC_LITE:
+            require_own_page(request)
 
     @router.post("/api/extra/data/list", dependencies=with_key)
     async def list_saves(request: Request) -> JsonReply:
@@ -38,7 +47,11 @@ def add_save_routes(router: APIRouter, settings: Settings, guard: KeyGuard, save
             {"success": True, "data": {"title": save.title, "format": save.format, "data": save.data}}
         )
 
-    @router.post("/api/extra/data/save", dependencies=with_key, openapi_extra=body_of(SaveBody))
+    @router.post(
+        "/api/extra/data/save",
+        dependencies=[*with_key, Depends(require_writer)],
+        openapi_extra=body_of(SaveBody),
+    )
     async def store(request: Request) -> JsonReply:
         """Put data into a slot."""
         body = await read_model(request, SaveBody, limit)

@@ -13,9 +13,9 @@ LONG: dict[str, Any] = {"prompt": "hello world", "max_length": 8000, "ban_eos_to
 
 
 @contextmanager
-def running(server: LiveServer, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
+def running(server: LiveServer, path: str, body: dict[str, Any], **headers: str) -> Iterator[socket.socket]:
     """A request that the engine has taken and makes tokens since; yields its connection, and hangs up."""
-    with _taken(server, path, body) as connection:
+    with _taken(server, path, body, headers) as connection:
         before = server.worker.snapshot().generated_tokens
         wait_for(lambda: server.worker.snapshot().generated_tokens > before + 3)
         yield connection
@@ -24,14 +24,16 @@ def running(server: LiveServer, path: str, body: dict[str, Any]) -> Iterator[soc
 @contextmanager
 def queued(server: LiveServer, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
     """A request that the engine has taken and not begun; the engine must be full."""
-    with _taken(server, path, body) as connection:
+    with _taken(server, path, body, {}) as connection:
         assert server.worker.snapshot().waiting
         yield connection
 
 
 @contextmanager
-def _taken(server: LiveServer, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
+def _taken(
+    server: LiveServer, path: str, body: dict[str, Any], headers: dict[str, str]
+) -> Iterator[socket.socket]:
     before = server.worker.snapshot().requests_added
-    with server.send("POST", path, json.dumps(body).encode()) as connection:
+    with server.send("POST", path, json.dumps(body).encode(), headers) as connection:
         wait_for(lambda: server.worker.snapshot().requests_added > before)
         yield connection
