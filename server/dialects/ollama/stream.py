@@ -10,6 +10,9 @@ from server.wire.sse import EventStream
 class LineStream(EventStream):
     """Sends lines as they come, and closes their source when the client leaves."""
 
+    # Lines know no comments.
+    filler = b""
+
     def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
         super().__init__(pieces)
         self.headers["content-type"] = "application/x-ndjson"
