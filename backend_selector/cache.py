@@ -7,13 +7,11 @@ from backend_selector.choice import Decision
 from backend_selector.facts import FileFacts, MachineFacts, Wishes
 from backend_selector.placement import Placement
 from backend_selector.sizes import gib
-from engine.config import DEFAULT_CONTEXT_LENGTH
+from engine.config import DEFAULT_CONTEXT_LENGTH, usual_contexts
 from engine.errors import ConfigError
 
 BLOCK = 16
 """Tokens that the engine allocates at a time."""
-CONTEXTS = 4
-"""Contexts that the cache holds when nobody says how large it shall be."""
 LEAST_CONTEXT = 256
 """No context is lowered below this: better to refuse than to serve one that is of no use."""
 
@@ -77,9 +75,10 @@ def _context(file: FileFacts, placement: Placement, wishes: Wishes, spare: int) 
 def _tokens(wishes: Wishes, context: int, spare: int) -> Decision[int]:
     if wishes.kvtokens is not None:
         return Decision(wishes.kvtokens, "as asked for")
-    if CONTEXTS * context <= spare:
-        return Decision(CONTEXTS * context, f"{CONTEXTS} contexts")
-    return Decision(max(context, spare), f"as many as fit, for want of memory for {CONTEXTS} contexts")
+    contexts = usual_contexts(context)
+    if contexts * context <= spare:
+        return Decision(contexts * context, f"{contexts} contexts")
+    return Decision(max(context, spare), f"as many as fit, for want of memory for {contexts} contexts")
 
 
 def _whole_blocks(tokens: int) -> int:

@@ -13,8 +13,11 @@ from itertools import accumulate
 
 from backend_selector.facts import NOTHING, CudaDevice, FileFacts, MachineFacts, Wishes
 from backend_selector.stage import TRITON, Stage, make_stage
-from engine.config import DEFAULT_CONTEXT_LENGTH
 from engine.errors import ConfigError
+
+WORTH_A_PLACE = 4096
+"""Tokens of context that a device should hold, if the model knows that many: layers on a fast device are
+worth more than a longer context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def _card(machine: MachineFacts, index: int) -> CudaDevice:
 
 def _tokens(file: FileFacts, wishes: Wishes) -> int:
     """What a KV cache must hold at least to be worth a place."""
-    return max(wishes.contextsize or min(file.trained_context, DEFAULT_CONTEXT_LENGTH), wishes.kvtokens or 0)
+    return max(wishes.contextsize or min(file.trained_context, WORTH_A_PLACE), wishes.kvtokens or 0)
 
 
 def _groups(cards: Sequence[CudaDevice], wishes: Wishes) -> Iterator[list[CudaDevice]]:

@@ -5,11 +5,17 @@ from pathlib import Path
 
 from engine.errors import ConfigError
 
-DEFAULT_CONTEXT_LENGTH = 4096
+DEFAULT_CONTEXT_LENGTH = 16384
+"""Tokens, where the model knows that many and the memory allows them."""
 DEFAULT_DRAFT_TOKENS = 8
 """With a draft model; KoboldCpp's figure."""
 MOST_DRAFT_TOKENS = 64
 """Longer ones are hardly ever right to their end."""
+
+
+def usual_contexts(context_length: int) -> int:
+    """How many contexts of that length the KV cache holds if nobody says: four short ones, two long ones."""
+    return max(2, min(4, DEFAULT_CONTEXT_LENGTH // context_length))
 
 
 @dataclass(frozen=True, slots=True)

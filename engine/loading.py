@@ -13,7 +13,7 @@ from weakref import ref
 import torch
 
 from engine.architectures import CacheShape, LlamaConfig, ModelFile, open_model
-from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig
+from engine.config import DEFAULT_CONTEXT_LENGTH, EngineConfig, usual_contexts
 from engine.device import Places, make_current, model_places
 from engine.errors import NO_MEMORY, ConfigError
 from engine.kernels import Kernels, select_kernels
@@ -159,7 +159,9 @@ def _check_vocabulary(path: Path, drafts: Vocabulary, tokenizer: Tokenizer) -> N
 
 def cache_slots(config: EngineConfig, context_length: int) -> int:
     """Slots of the KV cache, in whole blocks: at least one context, for a request may need it."""
-    tokens = 4 * context_length if config.kv_tokens is None else config.kv_tokens
+    tokens = config.kv_tokens
+    if tokens is None:
+        tokens = usual_contexts(context_length) * context_length
     if tokens < context_length:
         raise ConfigError(
             f"a KV cache of {tokens} tokens cannot hold a context of {context_length}: raise the one "

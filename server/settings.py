@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for all")
     port: int = Field(default=5001, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     contextsize: Positive | None = Field(
-        default=None, description="tokens a request may span; unset: the model's own, at most 4096"
+        default=None, description="tokens a request may span; unset: the model's own, at most 16384"
     )
     threads: Positive | None = Field(default=None, description="CPU threads; unset: the physical cores")
     device: str = Field(

@@ -13,11 +13,12 @@ from backend_selector.facts import MachineFacts, Wishes
 from backend_selector.placement import _owners, place
 from backend_selector.select import select_backend
 from backend_selector.shares import read_shares
+from engine.config import DEFAULT_CONTEXT_LENGTH
 from engine.errors import ConfigError
 from tests.backend_selector.machines import GIB, LAPTOP, LARGE, MIB, TINY, WORKSTATION, with_cards
 
 USUAL = 4096
-"""Tokens of the usual context."""
+"""Tokens of context that a place on a card is worth."""
 
 
 def test_a_card_that_can_hold_all_of_it() -> None:
@@ -222,7 +223,9 @@ def test_what_does_not_fit_says_what_would(free: int, wishes: Wishes) -> None:
     assert f"{most} of 33 layers would fit" in message or "all on the processor would fit" in message
     with pytest.raises(ConfigError):
         select_backend(
-            LARGE, machine, replace(wishes, gpulayers=most + 1, contextsize=wishes.contextsize or USUAL)
+            LARGE,
+            machine,
+            replace(wishes, gpulayers=most + 1, contextsize=wishes.contextsize or DEFAULT_CONTEXT_LENGTH),
         )
 
 

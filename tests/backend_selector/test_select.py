@@ -49,7 +49,7 @@ def test_a_plain_model_on_a_laptop() -> None:
     assert (choice.engine.value, choice.gamma) == ("baseline", None)
     assert choice.device.value == "cpu"
     assert (choice.kernels.value, choice.dtype.value) == ("reference", "float32")
-    assert (choice.context.value, choice.kv_tokens.value) == (4096, 4 * 4096)
+    assert (choice.context.value, choice.kv_tokens.value) == (8192, 2 * 8192)
     assert choice.threads.value == 8
     assert choice.layers.value == (("cpu", 30),)
     assert choice.memory == 541 * MIB + 4 * 4096 * 45 * 1024
@@ -135,15 +135,15 @@ def test_packed_weights_are_told() -> None:
 
 def test_the_cache_shrinks_before_the_context_does() -> None:
     choice = select_backend(TINY, machine(1200 * MIB), Wishes())
-    assert choice.context.value == 4096
-    assert 4096 <= choice.kv_tokens.value < 4 * 4096
+    assert choice.context.value == 8192
+    assert 8192 <= choice.kv_tokens.value < 2 * 8192
     assert "want of memory" in choice.kv_tokens.reason
 
 
 def test_the_context_is_lowered_with_a_reason() -> None:
     choice = select_backend(TINY, machine(300 * MIB), Wishes())
     assert 256 <= choice.context.value < 4096
-    assert choice.context.reason.startswith("lowered from 4096")
+    assert choice.context.reason.startswith("lowered from 8192")
     assert choice.kv_tokens.value == choice.context.value
 
 
@@ -224,7 +224,7 @@ def test_the_koboldcpp_command() -> None:
     )
     plain = select_backend(TINY, LAPTOP, Wishes())
     assert " ".join(plain.koboldcpp) == (
-        "koboldcpp --model models/tiny.gguf --skiplauncher --contextsize 4096 --threads 8 --usecpu"
+        "koboldcpp --model models/tiny.gguf --skiplauncher --contextsize 8192 --threads 8 --usecpu"
     )
 
 
