@@ -1,5 +1,6 @@
 """Reading request bodies: JSON whatever the Content-Type says, with limits."""
 
+import codecs
 import json
 import logging
 import re
@@ -75,10 +76,10 @@ async def _read(request: Request, limit: int, parse: Callable[[bytes], Parsed]) 
 
 def _parse(raw: bytes) -> dict[str, Any]:
     """A JSON object. Raises `HttpError`."""
-    if has_too_many_values(raw):
-        raise HttpError(413, f"The request body holds more than {VALUES} values.")
     try:
-        # Not json.loads(bytes): that would guess UTF-16 and UTF-32 as well.
+        raw = _as_utf8(raw)
+        if has_too_many_values(raw):
+            raise HttpError(413, f"The request body holds more than {VALUES} values.")
         value = json.loads(raw.decode("utf-8"))
         if _SURROGATE_ESCAPE.search(raw):
             # Clients that cut text at UTF-16 units send half characters, which no tokenizer takes.
@@ -88,6 +89,20 @@ def _parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise HttpError(400, "The request body must be a JSON object.")
     return value
+
+
+def _as_utf8(raw: bytes) -> bytes:
+    """JSON text in UTF-8 without a byte order mark, of text in UTF-8, UTF-16 or UTF-32 with or without one.
+
+    RFC 4627's rule: the first two characters are ASCII, so zeros among the first bytes tell the encoding.
+    Half characters of UTF-16 become question marks. Raises `ValueError` for what is none of the three.
+    """
+    encoding = json.detect_encoding(raw)
+    if encoding == "utf-8":
+        return raw
+    if encoding == "utf-8-sig":
+        return raw.removeprefix(codecs.BOM_UTF8)
+    return raw.decode(encoding, "surrogatepass").encode("utf-8", "replace")
 
 
 async def _read_bytes(request: Request, limit: int, share: BodyShare) -> bytes:
