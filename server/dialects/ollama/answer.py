@@ -92,9 +92,9 @@ class Answer:
         said = self._said(self._text, self._thoughts, self._told_calls())
         return self._line(said | self._probable(self._logprobs)) | self._costs(self._ended)
 
-    def nothing(self) -> Line:
-        """The answer to a request that asks for no text, which loads a model at Ollama."""
-        return self._line(self._said("")) | {"done": True, "done_reason": "load"}
+    def nothing(self, *, unloaded: bool) -> Line:
+        """The answer to a request that asks for no text, which loads a model at Ollama, or unloads it."""
+        return self._line(self._said("")) | {"done": True, "done_reason": "unload" if unloaded else "load"}
 
     def _end(self, ended: Ended) -> list[Line]:
         self._ended = ended

@@ -1,6 +1,7 @@
 """The only translator between the Ollama wire and the server's messages. Pure."""
 
 import json
+import re
 from typing import Any
 
 from engine.errors import RequestError
@@ -61,6 +62,18 @@ def prompt_text(planned: GenerationRequest, bos: str, *, first: bool) -> str:
     """The prompt of a planned request, which is always text; a BOS comes in the `first` prompt alone."""
     assert isinstance(planned.prompt, TextPrompt)
     return planned.prompt.text if first else planned.prompt.text.removeprefix(bos)
+
+
+_NO_TIME = re.compile(r"[+-]?(0+(\.0*)?(ns|us|µs|μs|ms|s|m|h))+|[+-]?0")
+"""A duration of nothing, as Go writes it."""
+
+
+def unloads(body: SharedBody) -> bool:
+    """Whether a request without a prompt asks for the end of the model rather than for its beginning."""
+    kept = body.keep_alive
+    if isinstance(kept, str):
+        return _NO_TIME.fullmatch(kept) is not None
+    return type(kept) in (int, float) and kept == 0
 
 
 def shows_thinking(body: SharedBody) -> bool:

@@ -69,7 +69,7 @@ def ollama_routes(
         body = await read_model(request, OllamaChatBody, settings.largest_body)
         answer = Answer(service.info.name, True, convert.shows_thinking(body), started)
         if not body.messages:
-            return JsonReply(answer.nothing())
+            return JsonReply(answer.nothing(unloaded=convert.unloads(body)))
         base = convert.base_request(body, _request_id(), settings.defaultgenamt)
         plan = await planner.plan(convert.chat_call(body), base, service.render_chat)
         return await answered(request, body, plan.request, plan.reader(), answer)
@@ -89,7 +89,7 @@ def ollama_routes(
         body = await read_model(request, OllamaGenerateBody, settings.largest_body)
         answer = Answer(service.info.name, False, convert.shows_thinking(body), started)
         if not body.prompt:
-            return JsonReply(answer.nothing())
+            return JsonReply(answer.nothing(unloaded=convert.unloads(body)))
         if body.raw:
             wanted = convert.raw_request(body, _request_id(), settings.defaultgenamt)
             return await answered(request, body, wanted, RawReader(), answer)

@@ -56,7 +56,9 @@ class SharedBody(WireModel):
     top_logprobs: Natural = field(0, "likeliest tokens reported beside each chosen one", least=0, most=20)
 
     model: Any = field(None, "ignored: one model is loaded")
-    keep_alive: Any = field(None, "ignored: the model stays loaded")
+    keep_alive: Any = field(
+        None, "0 and no prompt: the reply says `unload`; the model stays loaded all the same"
+    )
     truncate: Any = field(None, "ignored: a prompt that does not fit loses its oldest part")
     shift: Any = field(None, "ignored: a reply ends where the context does")
 
@@ -169,7 +171,6 @@ SHOW_IGNORED: dict[str, str] = {
 
 CHAT_IGNORED: dict[str, str] = {
     "model": "one model is loaded, and it answers under any name",
-    "keep_alive": "the model stays loaded as long as the server runs",
     "truncate": "a prompt that does not fit loses its oldest part, as in KoboldCpp",
     "shift": "a reply ends where the context does",
 }

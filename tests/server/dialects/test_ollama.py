@@ -39,7 +39,7 @@ CHAT_CHANGES = SHARED_CALL_CHANGES | {"messages": [{"role": "user", "content": "
 GENERATE_CHANGES = SHARED_CALL_CHANGES | {"prompt": "other", "system": "Be brief."}
 REFUSED = {"suffix": "x", "images": ["aGk="]}
 REQUEST_CHANGES: dict[str, Any] = {"options": {"temperature": 0}, "logprobs": True}
-READ_BY_ROUTES = {"stream", "raw", "context", "top_logprobs"}
+READ_BY_ROUTES = {"keep_alive", "stream", "raw", "context", "top_logprobs"}
 
 
 def chat(**fields: Any) -> ChatCall:

@@ -155,6 +155,38 @@ def test_nothing_is_made_of_nothing(client: ollama.Client, worker: ScriptedWorke
     assert len(worker.asked) == before
 
 
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [
+        (0, "unload"),
+        (0.0, "unload"),
+        ("0", "unload"),
+        ("0s", "unload"),
+        ("0h0m0.0s", "unload"),
+        ("-0ms", "unload"),
+        (-1, "load"),
+        ("5m", "load"),
+        ("0m1s", "load"),
+        ("", "load"),
+        (False, "load"),
+        ([], "load"),
+        (None, "load"),
+    ],
+)
+def test_nothing_to_answer_and_not_kept_is_an_unloading(
+    scripted: tuple[LiveServer, ScriptedWorker], kept: Any, reason: str
+) -> None:
+    for path, empty in (("/api/generate", {"prompt": ""}), ("/api/chat", {"messages": []})):
+        answer = scripted[0].post(path, {"model": "any", "keep_alive": kept} | empty)
+        assert (answer.json["done"], answer.json["done_reason"]) == (True, reason)
+
+
+def test_a_prompt_is_answered_however_long_the_model_is_kept(
+    client: ollama.Client,
+) -> None:
+    assert client.generate(model="any", prompt="hello", keep_alive=0).done_reason == "stop"
+
+
 def test_the_model(client: ollama.Client) -> None:
     entry = client.list().models[0]
     assert (entry.model, entry.details and entry.details.family) == ("scripted", "qwen3")
