@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from engine.errors import RequestError
 from engine.types import (
@@ -278,9 +279,34 @@ def test_grammars(fields: dict[str, Any], grammar: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", [{}, {"type": "xml"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {}}]
+    "form",
+    [
+        {},
+        {"type": "xml"},
+        {"type": ["json_object"]},
+        {"type": "json_schema"},
+        {"type": "json_schema", "json_schema": {}},
+        {"type": "json_schema", "schema": "x"},
+        {"type": "json_object", "schema": ["x"]},
+    ],
 )
 def test_bad_response_formats(form: dict[str, Any]) -> None:
+        ({"response_format": {"type": "json_schema", "schema": {"a": 1}}}, JsonGrammar('{"a": 1}')),
+        ({"response_format": {"type": "json_schema", "schema": {}}}, JsonGrammar("{}")),
+        ({"response_format": {"type": "json", "value": {"a": 1}}}, JsonGrammar('{"a": 1}')),
+        ({"response_format": {"type": "json_object", "value": {"a": 1}}}, JsonGrammar('{"a": 1}')),
+        ({"response_format": {"type": "json_object", "schema": {}}}, JsonGrammar('{"type": "object"}')),
+        ({"response_format": {"type": "json_object", "schema": None}}, JsonGrammar('{"type": "object"}')),
+        (
+            {"response_format": {"type": "json_object", "json_schema": {"schema": {"a": 1}}}},
+            JsonGrammar('{"a": 1}'),
+        ),
+        ({"json_schema": {}}, None),
+        ({"json_schema": ""}, None),
+        ({"json_schema": False}, None),
+        ({"json_schema": {}, "grammar": "root ::= x"}, GbnfGrammar("root ::= x")),
+        ({"json_schema": '{"a": 1}'}, JsonGrammar('{"a": 1}')),
+        ({"json_schema": {"a": 1}, "response_format": {"type": "text"}}, JsonGrammar('{"a": 1}')),
     with pytest.raises(RequestError, match="response_format"):
         chat_call(response_format=form)
 
@@ -288,6 +314,12 @@ def test_bad_response_formats(form: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("sent", "meant"),
     [
+@pytest.mark.parametrize("schema", ["{", "[]", "5", 5, ["x"], True])
+def test_bad_schemas(schema: Any) -> None:
+    with pytest.raises(ValidationError):
+        CompletionBody.model_validate({"json_schema": schema})
+
+
         (None, ToolChoice()),
         ("auto", ToolChoice()),
         ("none", ToolChoice(ToolMode.NONE)),

@@ -3,7 +3,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from engine.types import DEFAULT_SAMPLER_ORDER, GbnfGrammar, Grammar, JsonGrammar, Sampler, TokenLogprob
+from engine.types import (
+    DEFAULT_SAMPLER_ORDER,
+    UNTIL_END,
+    GbnfGrammar,
+    Grammar,
+    JsonGrammar,
+    Sampler,
+    TokenLogprob,
+)
 from server.wire.body import describe
 from server.wire.generation_fields import to_grammar
 from server.wire.lenient import Count, Name, Real, Seed, Texts, Truth, WireModel

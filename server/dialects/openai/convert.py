@@ -1,6 +1,5 @@
 """The only translator between the OpenAI wire and the engine's messages. Pure."""
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +8,6 @@ from engine.types import (
     FinishReason,
     GenerationRequest,
     Grammar,
-    JsonGrammar,
     ModelInfo,
     Prompt,
     TextPrompt,
@@ -22,6 +20,7 @@ from server.chat.placeholders import fill_placeholders
 from server.dialects.openai.schemas import ChatBody, ChatMessage, CompletionBody, SharedBody, ToolBody
 from server.wire import generation_fields
 from server.wire.names import model_name
+from server.wire.response_form import form_grammar, schema_grammar
 
 DEFAULT_LENGTH = 180
 DEFAULT_CHAT_LENGTH = 400
@@ -95,27 +94,10 @@ def tool_choice(value: str | dict[str, Any] | None) -> ToolChoice:
     raise RequestError('tool_choice must be "none", "auto", "required" or {"function": {"name": ...}}')
 
 
-def response_grammar(form: dict[str, Any] | None) -> Grammar | None:
-    """What `response_format` binds the text to. Raises `RequestError`."""
-    match form:
-        case None | {"type": "text"}:
-            return None
-        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
-            return JsonGrammar(json.dumps(schema))
-        case {"type": "json_object", "schema": dict(schema)}:
-            return JsonGrammar(json.dumps(schema))
-        case {"type": "json_object"}:
-            return JsonGrammar('{"type": "object"}')
-    raise RequestError(
-        'response_format must be {"type": "text"}, {"type": "json_object"} or '
-        '{"type": "json_schema", "json_schema": {"schema": {...}}}'
-    )
-
-
 def _grammar(body: SharedBody) -> Grammar | None:
-    found = response_grammar(body.response_format)
-    if found is None and body.json_schema is not None:
-        found = JsonGrammar(json.dumps(body.json_schema))
+    found = form_grammar(body.response_format)
+    if found is None:
+        found = schema_grammar(body.json_schema)
     return generation_fields.to_grammar(body.grammar) if found is None else found
 
 

@@ -6,7 +6,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
-from server.wire.lenient import Count, CountReader, Name, Seed, Texts, Truth, WireModel
+from server.wire.lenient import Count, CountReader, Length, Name, Seed, Texts, Truth, WireModel
+from server.wire.response_form import Schema
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, empty, exactly, field
@@ -40,7 +41,7 @@ class SharedBody(GenerationFields):
     response_format: dict[str, Any] | None = field(
         None, 'what the text must be: {"type": "text", "json_object" or "json_schema"}'
     )
-    json_schema: dict[str, Any] | None = field(None, "a JSON schema that the text must follow")
+    json_schema: Schema = field(None, "a JSON schema that the text must follow; an empty one says nothing")
 
     model: Any = field(None, "ignored: the loaded model answers under any name")
     user: Any = field(None, "ignored")
