@@ -98,6 +98,10 @@ class PromptEncoder:
         return 0
 
     def _known_biases(self, sampling: SamplingParams) -> SamplingParams:
-        """Without biases for tokens that the model does not have, as KoboldCpp skips them."""
-        known = tuple(pair for pair in sampling.logit_bias if 0 <= pair[0] < self._vocab_size)
-        return sampling if len(known) == len(sampling.logit_bias) else replace(sampling, logit_bias=known)
+        """With biases of tokens alone, and of the model's own; KoboldCpp skips others."""
+        if not sampling.logit_bias and not sampling.text_bias:
+            return sampling
+        biases = {token: bias for token, bias in sampling.logit_bias if 0 <= token < self._vocab_size}
+        for text, bias in sampling.text_bias:
+            biases |= dict.fromkeys(self._tokenizer.encode(text, add_bos=False), bias)
+        return replace(sampling, logit_bias=tuple(biases.items()), text_bias=())

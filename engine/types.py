@@ -59,7 +59,8 @@ class SamplingParams:
     `dynatemp_range` != 0 lets the temperature follow the entropy; `smoothing_factor` <= 0 is off.
     `mirostat` 1 or 2 takes the place of the chain. `dry_multiplier` <= 0, `xtc_probability` <= 0,
     `xtc_threshold` > 0.5 and `adaptive_target` <= 0 are off; `dry_penalty_last_n` <= 0 looks at the whole
-    context. `logit_bias` maps token ids to what is added to their logits. `seed` None draws a fresh one.
+    context. `logit_bias` maps token ids to what is added to their logits, `text_bias` texts to what is added
+    to the logits of each of their tokens. `seed` None draws a fresh one.
     """
 
     temperature: float = 1.0
@@ -92,6 +93,7 @@ class SamplingParams:
     adaptive_target: float = -1.0
     adaptive_decay: float = 0.9
     logit_bias: tuple[tuple[int, float], ...] = ()
+    text_bias: tuple[tuple[str, float], ...] = ()
     order: tuple[Sampler, ...] = DEFAULT_SAMPLER_ORDER
     seed: int | None = None
 

@@ -6,7 +6,8 @@ temperature gets the one it would get there.
 
 import json
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
@@ -21,6 +22,9 @@ BIAS_LIMIT = 100.0
 BIAS_ENTRIES = 512
 ENTRIES_READ = 4096
 """Of a list of biases or bans: what is no token says nothing, but is not looked at for ever."""
+BIAS_TEXT = 256
+"""Characters of the longest text whose tokens get a bias."""
+_IS_ID = re.compile(r"\s*[+-]?[0-9]{1,11}")
 _ID_LENGTH = 12
 """Characters of a token's id with its comma and spaces."""
 BREAKERS = 128
@@ -39,19 +43,40 @@ SAMPLER_NUMBERS = (
 """KoboldCpp's numbering: the place in this row is the number in `sampler_order`."""
 
 
-def _biases(value: Any) -> tuple[tuple[int, float], ...]:
-    """`{"token id": number}`; whatever is no such pair says nothing, as in KoboldCpp."""
-    if not isinstance(value, dict):
-        return ()
-    biases: dict[int, float] = {}
-    for key, bias in islice(value.items(), ENTRIES_READ):
-        try:
-            token, amount = int(key), float(bias)
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if not math.isnan(amount):
-            biases[token] = max(-BIAS_LIMIT, min(BIAS_LIMIT, amount))
+def _biases(value: Any) -> tuple[tuple[int | str, float], ...]:
+    """`{"token id or text": number}`, or llama.cpp's list of pairs; whatever is no such pair says nothing.
+
+    Keys of an object are text by necessity, and an id if they look like one; in a pair an id is a number.
+    """
+    pairs: Iterable[Any] = ()
+    if isinstance(value, dict):
+        pairs = ((int(key) if _IS_ID.fullmatch(key) else key, bias) for key, bias in value.items())
+    elif isinstance(value, list):
+        pairs = (pair for pair in value if isinstance(pair, list) and len(pair) == 2)
+    biases: dict[int | str, float] = {}
+    for key, bias in islice(pairs, ENTRIES_READ):
+        amount = _bias(bias)
+        if _is_key(key) and not math.isnan(amount):
+            biases[key] = amount
     return tuple(biases.items())
+
+
+def _is_key(value: Any) -> bool:
+    """Whether it is a token id, or a text of which the tokens may be meant."""
+    return type(value) is int or (isinstance(value, str) and 0 < len(value) <= BIAS_TEXT)
+
+
+def _bias(value: Any) -> float:
+    """What is added to a logit: minus infinity, or within the limit; NaN for what is no number.
+
+    `false` is llama.cpp's word for a token that never comes.
+    """
+    if isinstance(value, bool):
+        return math.nan if value else -math.inf
+    amount = number(value)
+    if amount is None or amount == -math.inf:
+        return math.nan if amount is None else amount
+    return max(-BIAS_LIMIT, min(BIAS_LIMIT, amount)) if amount == amount else amount
 
 
 def _bans(value: Any) -> tuple[int, ...]:
@@ -73,15 +98,20 @@ def _order(value: Any) -> tuple[Sampler, ...]:
 def _breakers(value: Any) -> Any:
     """A list of strings, or a list written as JSON text; text that is no such list means none."""
     if isinstance(value, str):
-        if len(value) > BREAKERS_TEXT:
-            return []
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return []
+        value = _listed(value)
     if not isinstance(value, list):
         return []
     return [item for item in value if isinstance(item, str)]
+
+
+def _listed(text: str) -> Any:
+    """What a list says that is written as JSON text, with its brackets or, as some clients do, without."""
+    if len(text) > BREAKERS_TEXT:
+        return []
+    try:
+        return json.loads(text if text.lstrip().startswith("[") else f"[{text}]")
+    except (ValueError, RecursionError):
+        return []
 
 
 def field(
@@ -120,7 +150,7 @@ Order = Annotated[
     ),
 ]
 Biases = Annotated[
-    tuple[tuple[int, float], ...],
+    tuple[tuple[int | str, float], ...],
     BeforeValidator(_biases),
     WithJsonSchema(
         {
@@ -239,6 +269,7 @@ def to_sampling(fields: SamplerFields) -> SamplingParams:
     return SamplingParams(
         temperature=fields.temperature,
         top_k=fields.top_k,
+    counted = tuple(biases.items())[:BIAS_ENTRIES]
         top_p=fields.top_p,
         min_p=fields.min_p,
         rep_pen=max(fields.rep_pen, fields.repetition_penalty, fields.repeat_penalty),
@@ -266,7 +297,8 @@ def to_sampling(fields: SamplerFields) -> SamplingParams:
         xtc_probability=fields.xtc_probability,
         adaptive_target=fields.adaptive_target,
         adaptive_decay=min(0.99, max(0.01, fields.adaptive_decay)),
-        logit_bias=tuple(biases.items())[:BIAS_ENTRIES],
+        logit_bias=tuple((key, amount) for key, amount in counted if isinstance(key, int)),
+        text_bias=tuple((key, amount) for key, amount in counted if isinstance(key, str)),
         order=fields.sampler_order,
         seed=fields.sampler_seed,
     )

@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -139,6 +140,25 @@ def test_biases_of_unknown_ids_are_dropped(gpt2_tokenizer: Tokenizer) -> None:
 
 
 def test_chats_go_through_the_template(gpt2_tokenizer: Tokenizer) -> None:
+def test_texts_are_biased_token_by_token(gpt2_tokenizer: Tokenizer) -> None:
+    first, second = gpt2_tokenizer.encode("hello", add_bos=False), gpt2_tokenizer.encode("<", add_bos=False)
+    given = SamplingParams(
+        logit_bias=((first[0], 1.0), (7, 5.0)), text_bias=(("hello", 2.0), ("<", -math.inf), ("", 3.0))
+    )
+    prepared = prepare(gpt2_tokenizer, TextPrompt("x"), sampling=given).sampling
+    expected = {first[0]: 1.0, 7: 5.0} | dict.fromkeys(first, 2.0) | dict.fromkeys(second, -math.inf)
+    assert dict(prepared.logit_bias) == expected
+    assert prepared.text_bias == ()
+
+
+@pytest.mark.parametrize(("length", "kept"), [(1, 1), (40, 40), (48, 48), (60, 48), (500, 48)])
+def test_a_reply_to_the_end_leaves_the_prompt_whole(
+    gpt2_tokenizer: Tokenizer, length: int, kept: int
+) -> None:
+    prepared = prepare(gpt2_tokenizer, TokenPrompt((3,) * length), UNTIL_END, context=64)
+    assert (len(ids(prepared)), prepared.max_tokens) == (kept, 64 - kept)
+
+
     chat = ChatPrompt(({"role": "user", "content": "hello"},))
     encoder = PromptEncoder(gpt2_tokenizer, 64)
     text = encoder.render(chat)

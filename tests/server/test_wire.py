@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -125,7 +126,50 @@ def test_sampler_order(order: Any, expected: tuple[Sampler, ...]) -> None:
 def test_biases_and_bans() -> None:
     params = sampling(logit_bias={"5": 1, "x": 2, "7": -1000, "8": "nan"}, custom_token_bans="9, 10,,x")
     assert params.logit_bias == ((5, 1.0), (7, -100.0), (9, -100.0), (10, -100.0))
-    assert sampling(logit_bias=[[5, 1]]).logit_bias == ()
+    assert params.text_bias == (("x", 2.0),)
+
+
+@pytest.mark.parametrize(
+    ("sent", "ids", "texts"),
+    [
+        ([[5, 1], ["5", 2], ["a b", "-3"]], ((5, 1.0),), (("5", 2.0), ("a b", -3.0))),
+        ([[5, False], ["x", False], [6, True]], ((5, -math.inf),), (("x", -math.inf),)),
+        ({"5": False, "x": False, "6": True}, ((5, -math.inf),), (("x", -math.inf),)),
+        ({"5": math.inf, "6": -math.inf, "7": math.nan}, ((5, 100.0), (6, -math.inf)), ()),
+        ({" 5": 1, "+6": 1, "-7": 1, "5 ": 2}, ((5, 1.0), (6, 1.0), (-7, 1.0)), (("5 ", 2.0),)),
+        ([5, [5], [5, 1, 2], [None, 1], [True, 1], [5.0, 1], ["", 1], [[], 1], ["x" * 257, 1]], (), ()),
+        ([], (), ()),
+        (False, (), ()),
+        ("5", (), ()),
+    ],
+)
+def test_forms_of_biases(sent: Any, ids: Any, texts: Any) -> None:
+    params = sampling(logit_bias=sent)
+    assert (params.logit_bias, params.text_bias) == (ids, texts)
+
+
+def test_a_later_bias_of_the_same_token_counts_and_bans_go_last() -> None:
+    params = sampling(logit_bias=[[5, 1], [5, 2], [6, 3]], custom_token_bans="6")
+    assert params.logit_bias == ((5, 2.0), (6, -100.0))
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (["a", 7, "b"], ("a", "b")),
+        ('["\\n", "b"]', ("\n", "b")),
+        (' ["b"]', ("b",)),
+        ('"\\n", ":", "*"', ("\n", ":", "*")),
+        ('"b"', ("b",)),
+        ("b", ()),
+        ('["b"', ()),
+        ("", ()),
+        (None, ()),
+        (5, ()),
+    ],
+)
+def test_forms_of_breakers(sent: Any, read: Any) -> None:
+    assert sampling(dry_sequence_breakers=sent).dry_sequence_breakers == read
 
 
 @pytest.mark.parametrize("neutral", [{}, {"guidance_scale": 1}, {"guidance_scale": "1.0", "mirostat": 2}])
