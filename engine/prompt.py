@@ -9,10 +9,15 @@ from dataclasses import replace
 from engine.errors import RequestError
 from engine.templates.pool import TemplatePool
 from engine.tokenizer import Tokenizer
-from engine.types import ChatPrompt, GenerationRequest, SamplingParams, TextPrompt, TokenPrompt
+from engine.types import (
+    UNTIL_END,
+    ChatPrompt,
+    GenerationRequest,
+    SamplingParams,
+    TextPrompt,
+    TokenPrompt,
+)
 
-_RESERVE = 16
-"""Tokens of the context that a reply may not take away from the prompt."""
 _MEMORY_RESERVE = 4
 
 
@@ -39,12 +44,14 @@ class PromptEncoder:
         context = self._context_length
         if request.context_length is not None:
             context = min(context, max(2, request.context_length))
-        reserve = max(1, min(context - 4, _RESERVE))
-        limit = min(request.max_tokens, context - reserve)
+        room = request.reply_room(context)
+        ids = self._encode(request.prompt, context - room)
         return replace(
             request,
-            prompt=TokenPrompt(tuple(self._encode(request.prompt, context - max(0, limit)))),
-            max_tokens=limit,
+            prompt=TokenPrompt(tuple(ids)),
+            max_tokens=context - len(ids)
+            if request.max_tokens >= UNTIL_END
+            else min(request.max_tokens, room),
             sampling=self._known_biases(request.sampling),
         )
 

@@ -185,11 +185,21 @@ class ChatPrompt:
 Prompt = TextPrompt | TokenPrompt | ChatPrompt
 
 
+UNTIL_END = 2**31 - 1
+"""As `max_tokens`: as many as the context holds behind the whole prompt."""
+
+_PROMPT_RESERVE = 16
+"""Tokens of the context that a reply may not take away from the prompt."""
+_REPLY_RESERVE = 16
+"""Tokens of the context that the prompt may not take away from a reply that goes on to the end."""
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One generation, as every dialect says it to the engine.
 
-    `max_tokens` is clamped to what the context leaves; <= 0 asks for nothing and gets empty text.
+    `max_tokens` is clamped to what the context leaves; <= 0 asks for nothing and gets empty text, `UNTIL_END`
+    ends with the context at the latest.
     `context_length` lowers the model's context for this request. Prompts that do not fit lose their
     oldest part. `stop` strings end the text, which keeps the string unless `trim_stop`.
     `ban_eos` never lets an end token be drawn; `ignore_eos` lets it be drawn, hides it and goes on.
@@ -218,6 +228,12 @@ class GenerationRequest:
     thinking: ThinkingBudget | None = None
     client: str = ""
     theta: bool | None = None
+
+    def reply_room(self, context: int) -> int:
+        """Tokens of a context of so many that are kept for the reply when the prompt is cut to fit."""
+        if self.max_tokens >= UNTIL_END:
+            return min(_REPLY_RESERVE, context // 2)
+        return max(0, min(self.max_tokens, context - max(1, min(context - 4, _PROMPT_RESERVE))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,7 @@ class ChatPlanner:
             trim_stop=True,
             render_special=base.render_special or special,
             grammar=grammar,
-            thinking=None if bound else self._budget(call, base.max_tokens, bool(tools)),
+            thinking=None if bound else self._budget(call, base, bool(tools)),
         )
 
         def new_reader() -> TurnReader:
@@ -185,10 +185,8 @@ class ChatPlanner:
 
     async def _fits(self, text: str, base: GenerationRequest) -> bool:
         """Whether a prompt leaves room for the reply."""
-        context = self._info.context_length
-        if base.context_length is not None:
-            context = min(context, base.context_length)
-        room = max(_LEAST_ROOM, context - max(0, base.max_tokens))
+        context = self._context(base)
+        room = max(_LEAST_ROOM, context - base.reply_room(context))
         # No token has less than a byte, but a BOS that the tokenizer puts in front.
         return (
             self._fits_in is None
@@ -239,8 +237,14 @@ class ChatPlanner:
             return TextPrompt(text.removeprefix(bos), bos + memory)
         return TextPrompt(text, memory)
 
-    def _budget(self, call: ChatCall, max_tokens: int, tools: bool) -> ThinkingBudget | None:
-        tokens = thinking_tokens(call.reasoning_effort, call.thinking_budget, max_tokens)
+    def _context(self, base: GenerationRequest) -> int:
+        """Tokens that prompt and reply may span."""
+        context = self._info.context_length
+        return context if base.context_length is None else min(context, base.context_length)
+
+    def _budget(self, call: ChatCall, base: GenerationRequest, tools: bool) -> ThinkingBudget | None:
+        longest = min(base.max_tokens, self._context(base))
+        tokens = thinking_tokens(call.reasoning_effort, call.thinking_budget, longest)
         return None if tokens is None else self._family.budget(tokens, tools=tools)
 
 

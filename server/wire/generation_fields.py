@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.errors import RequestError
 from engine.types import GbnfGrammar, GenerationRequest, Grammar, JsonGrammar, Prompt
-from server.wire.lenient import Count, Name, Texts, Truth
+from server.wire.lenient import Count, Length, Name, Texts, Truth
 from server.wire.sampler_fields import SamplerFields, field, to_sampling
 
 STOP_STRINGS = 256
@@ -32,7 +32,8 @@ ALTERNATIVES = 20
 class GenerationFields(SamplerFields):
     """What bounds the text, beside the choice of its tokens."""
 
-    max_length: Count | None = field(None, "tokens to make", least=0)
+    max_length: Length | None = field(None, "tokens to make; -1: until the context is full", least=-2)
+    n_predict: Length | None = field(None, "another name of max_length, llama.cpp's", least=-2)
     max_context_length: Count | None = field(
         None, "tokens that prompt and reply may span; never more than the server's context", least=2
     )
@@ -53,6 +54,12 @@ class GenerationFields(SamplerFields):
 IGNORED: dict[str, str] = {
     "grammar_retain_state": "a grammar begins with the text that it binds",
 }
+
+
+def said_length(fields: GenerationFields, *own: int | None) -> int | None:
+    """The first length that was said: the dialect's `own`, KoboldCpp's, llama.cpp's; None: none was."""
+    lengths = (*own, fields.max_length, fields.n_predict)
+    return next((length for length in lengths if length is not None), None)
 
 
 def to_request(

@@ -18,7 +18,11 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+from engine.types import UNTIL_END
+
 COUNT_LIMIT = 2**31 - 1
+_ENDLESS = (-1, -2)
+"""Lengths by which llama.cpp, LM Studio and Ollama mean a text that goes on to the end of the context."""
 
 
 def _fail_fast(node: Any) -> None:
@@ -35,7 +39,7 @@ def _fail_fast(node: Any) -> None:
 
 
 class WireModel(BaseModel):
-    """A request body: unknown fields are ignored, and a null field counts as absent."""
+    """A request body, or an object in it: unknown fields are ignored, and a null field counts as absent."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -56,7 +60,8 @@ class WireModel(BaseModel):
     def _drop_nulls(cls, data: Any) -> Any:
         if isinstance(data, dict):
             return {name: value for name, value in data.items() if value is not None}
-        return data
+        # PHP writes an object without fields so.
+        return {} if data == [] else data
 
 
 def _real(value: Any) -> float:
@@ -75,6 +80,11 @@ def _count(value: Any) -> int:
     return int(max(-COUNT_LIMIT, min(COUNT_LIMIT, _real(value))))
 
 
+def _length(value: Any) -> int:
+    count = _count(value)
+    return UNTIL_END if count in _ENDLESS else count
+
+
 def _seed(value: Any) -> int | None:
     """A seed below 1 asks for a random one; larger ones wrap at 32 bit, as in KoboldCpp."""
     number = value if isinstance(value, int) else int(_real(value))
@@ -88,11 +98,12 @@ def _truth(value: Any) -> bool:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    """One string counts as a list of one; nulls and empty strings in a list say nothing."""
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, list) or not all(item is None or isinstance(item, str) for item in items):
+    """One string counts as a list of one; null, false and empty strings say nothing."""
+    items = value if isinstance(value, list) else [value]
+    said = [item for item in items if item is not None and item is not False]
+    if not all(isinstance(item, str) for item in said):
         raise ValueError("must be a list of strings")
-    return tuple(item for item in items if item)
+    return tuple(item for item in said if item)
 
 
 def _name(value: Any) -> Any:
@@ -104,7 +115,8 @@ CountReader = BeforeValidator(_count)
 Count = Annotated[int, CountReader]
 # Limits stand before the reader: behind it, JSON schemas would not know them.
 Natural = Annotated[int, Field(ge=0), CountReader]
-Positive = Annotated[int, Field(ge=1), CountReader]
+PositiveLength = Annotated[int, Field(ge=1), BeforeValidator(_length)]
+Length = Annotated[int, BeforeValidator(_length)]
 Seed = Annotated[int | None, BeforeValidator(_seed)]
 Truth = Annotated[bool, BeforeValidator(_truth)]
 Texts = Annotated[

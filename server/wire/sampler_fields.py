@@ -215,7 +215,10 @@ class SamplerFields(WireModel):
     )
     sampler_seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one", least=-1)
     logit_bias: Biases = field(
-        (), "token ids (as text) and what is added to their logits, -100 to 100", shown={}
+        (),
+        "token ids or texts, and what is added to the logits of these tokens, -100 to 100; false bans them; "
+        "also a list of pairs",
+        shown={},
     )
     custom_token_bans: Bans = field((), "ids of tokens that should not come, separated by commas", shown="")
 
@@ -266,10 +269,10 @@ def to_sampling(fields: SamplerFields) -> SamplingParams:
     """
     biases = dict(fields.logit_bias)
     biases |= dict.fromkeys(fields.custom_token_bans, -BIAS_LIMIT)
+    counted = tuple(biases.items())[:BIAS_ENTRIES]
     return SamplingParams(
         temperature=fields.temperature,
         top_k=fields.top_k,
-    counted = tuple(biases.items())[:BIAS_ENTRIES]
         top_p=fields.top_p,
         min_p=fields.min_p,
         rep_pen=max(fields.rep_pen, fields.repetition_penalty, fields.repeat_penalty),

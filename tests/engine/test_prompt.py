@@ -9,6 +9,7 @@ from engine.errors import RequestError
 from engine.prompt import PromptEncoder
 from engine.tokenizer import Tokenizer
 from engine.types import (
+    UNTIL_END,
     ChatPrompt,
     GenerationRequest,
     Prompt,
@@ -139,7 +140,6 @@ def test_biases_of_unknown_ids_are_dropped(gpt2_tokenizer: Tokenizer) -> None:
     assert prepared.sampling.logit_bias == ((0, 2.0), (last, 3.0))
 
 
-def test_chats_go_through_the_template(gpt2_tokenizer: Tokenizer) -> None:
 def test_texts_are_biased_token_by_token(gpt2_tokenizer: Tokenizer) -> None:
     first, second = gpt2_tokenizer.encode("hello", add_bos=False), gpt2_tokenizer.encode("<", add_bos=False)
     given = SamplingParams(
@@ -159,6 +159,7 @@ def test_a_reply_to_the_end_leaves_the_prompt_whole(
     assert (len(ids(prepared)), prepared.max_tokens) == (kept, 64 - kept)
 
 
+def test_chats_go_through_the_template(gpt2_tokenizer: Tokenizer) -> None:
     chat = ChatPrompt(({"role": "user", "content": "hello"},))
     encoder = PromptEncoder(gpt2_tokenizer, 64)
     text = encoder.render(chat)
@@ -181,7 +182,7 @@ prompts = st.one_of(
 @settings(max_examples=300, deadline=None)
 @given(
     prompts,
-    st.integers(-5, 80),
+    st.integers(-5, 80) | st.just(UNTIL_END),
     st.sampled_from([1, 2, 3, 4, 5, 6, 17, 20, 21, 40]),
     st.none() | st.integers(-2, 50),
     st.booleans(),

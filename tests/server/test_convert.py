@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from engine.errors import RequestError
 from engine.types import (
+    UNTIL_END,
     Event,
     FinishReason,
     GbnfGrammar,
@@ -42,7 +43,7 @@ SAMPLER_CHANGES: dict[str, Any] = {
     "logit_bias": {"1": 1}, "custom_token_bans": "4",
 }  # fmt: skip
 SHARED_CHANGES: dict[str, Any] = SAMPLER_CHANGES | {
-    "max_context_length": 99, "max_length": 5, "stop_sequence": ["x"], "trim_stop": False,
+    "max_context_length": 99, "max_length": 5, "n_predict": 5, "stop_sequence": ["x"], "trim_stop": False,
     "ban_eos_token": True, "use_default_badwordsids": True, "bypass_eos": True, "render_special": True,
     "grammar": 'root ::= "x"', "banned_tokens": ["x"], "banned_strings": ["x"],
 }  # fmt: skip
@@ -130,11 +131,11 @@ def test_every_field_is_mapped_or_listed(model: Any, mapped: Any, not_yet: Any, 
     [
         ({}, "max_tokens", 180),
         ({"max_length": 0}, "max_tokens", 0),
-        ({"max_context_length": 0}, "context_length", None),
         ({"n_predict": 3}, "max_tokens", 3),
         ({"max_length": -1}, "max_tokens", UNTIL_END),
         ({"n_predict": -1}, "max_tokens", UNTIL_END),
         ({"max_length": -5}, "max_tokens", -5),
+        ({"max_context_length": 0}, "context_length", None),
         ({"ban_eos_token": False, "use_default_badwordsids": True}, "ban_eos", False),
         ({"ban_eos_token": True, "bypass_eos": True}, "ban_eos", False),
         ({"stop_sequence": [str(n) for n in range(300)]}, "stop", tuple(str(n) for n in range(256))),
@@ -214,7 +215,13 @@ def test_bad_prompts(prompt: Any) -> None:
         ({"max_length": 5}, 5),
         ({"max_tokens": 6, "max_length": 5}, 6),
         ({"max_completion_tokens": 7}, 7),
-        ({"max_tokens": -1}, 400),
+        ({"n_predict": 8}, 8),
+        ({"max_length": 5, "n_predict": 8}, 5),
+        ({"max_tokens": -1}, UNTIL_END),
+        ({"max_completion_tokens": -1}, UNTIL_END),
+        ({"max_length": -1}, UNTIL_END),
+        ({"n_predict": -2}, UNTIL_END),
+        ({"max_tokens": -5}, 400),
         ({"max_tokens": 0}, 0),
     ],
 )
@@ -275,26 +282,6 @@ def test_budgets_of_thoughts(fields: dict[str, Any], budget: int | None) -> None
             JsonGrammar("{}"),
         ),
         ({"json_schema": {"a": 1}, "grammar": "root ::= x"}, JsonGrammar('{"a": 1}')),
-    ],
-)
-def test_grammars(fields: dict[str, Any], grammar: Any) -> None:
-    assert chat_call(**fields).grammar == grammar
-    assert completion_request(**fields)[0].grammar == grammar
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        {},
-        {"type": "xml"},
-        {"type": ["json_object"]},
-        {"type": "json_schema"},
-        {"type": "json_schema", "json_schema": {}},
-        {"type": "json_schema", "schema": "x"},
-        {"type": "json_object", "schema": ["x"]},
-    ],
-)
-def test_bad_response_formats(form: dict[str, Any]) -> None:
         ({"response_format": {"type": "json_schema", "schema": {"a": 1}}}, JsonGrammar('{"a": 1}')),
         ({"response_format": {"type": "json_schema", "schema": {}}}, JsonGrammar("{}")),
         ({"response_format": {"type": "json", "value": {"a": 1}}}, JsonGrammar('{"a": 1}')),
@@ -311,6 +298,32 @@ def test_bad_response_formats(form: dict[str, Any]) -> None:
         ({"json_schema": {}, "grammar": "root ::= x"}, GbnfGrammar("root ::= x")),
         ({"json_schema": '{"a": 1}'}, JsonGrammar('{"a": 1}')),
         ({"json_schema": {"a": 1}, "response_format": {"type": "text"}}, JsonGrammar('{"a": 1}')),
+    ],
+)
+def test_grammars(fields: dict[str, Any], grammar: Any) -> None:
+    assert chat_call(**fields).grammar == grammar
+    assert completion_request(**fields)[0].grammar == grammar
+
+
+@pytest.mark.parametrize("schema", ["{", "[]", "5", 5, ["x"], True])
+def test_bad_schemas(schema: Any) -> None:
+    with pytest.raises(ValidationError):
+        CompletionBody.model_validate({"json_schema": schema})
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"type": "xml"},
+        {"type": ["json_object"]},
+        {"type": "json_schema"},
+        {"type": "json_schema", "json_schema": {}},
+        {"type": "json_schema", "schema": "x"},
+        {"type": "json_object", "schema": ["x"]},
+    ],
+)
+def test_bad_response_formats(form: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="response_format"):
         chat_call(response_format=form)
 
@@ -318,12 +331,6 @@ def test_bad_response_formats(form: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("sent", "meant"),
     [
-@pytest.mark.parametrize("schema", ["{", "[]", "5", 5, ["x"], True])
-def test_bad_schemas(schema: Any) -> None:
-    with pytest.raises(ValidationError):
-        CompletionBody.model_validate({"json_schema": schema})
-
-
         (None, ToolChoice()),
         ("auto", ToolChoice()),
         ("none", ToolChoice(ToolMode.NONE)),

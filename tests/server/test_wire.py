@@ -15,9 +15,13 @@ from engine.types import (
 )
 from server.wire.body import describe
 from server.wire.generation_fields import to_grammar
-from server.wire.lenient import Count, Name, Real, Seed, Texts, Truth, WireModel
+from server.wire.lenient import Count, Length, Name, Real, Seed, Texts, Truth, WireModel
 from server.wire.logprobs import completion_logprobs
 from server.wire.sampler_fields import NOT_YET, SamplerFields, asked_in_vain, to_sampling
+
+
+class Part(WireModel):
+    truth: Truth = True
 
 
 class Sample(WireModel):
@@ -27,6 +31,8 @@ class Sample(WireModel):
     truth: Truth = True
     texts: Texts = ()
     name: Name = ""
+    length: Length = 9
+    part: Part = Part(truth=False)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,16 @@ class Sample(WireModel):
         ("texts", "one", ("one",)),
         ("texts", ["a", None, "", "b"], ("a", "b")),
         ("texts", None, ()),
+        ("texts", False, ()),
+        ("texts", ["a", False], ("a",)),
+        ("length", 0, 0),
+        ("length", "12", 12),
+        ("length", -1, UNTIL_END),
+        ("length", "-2", UNTIL_END),
+        ("length", -1.0, UNTIL_END),
+        ("length", -3, -3),
+        ("part", [], Part()),
+        ("part", {"truth": 0}, Part(truth=False)),
         ("name", 5, "5"),
     ],
 )
@@ -73,6 +89,9 @@ def test_lenient_values(field: str, sent: Any, read: Any) -> None:
         ("seed", []),
         ("texts", [7]),
         ("texts", 7),
+        ("texts", True),
+        ("texts", [True]),
+        ("part", [1]),
         ("name", []),
     ],
 )

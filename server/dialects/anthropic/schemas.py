@@ -6,7 +6,7 @@ from pydantic import Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
-from server.wire.lenient import Count, Name, Natural, Positive, Real, Texts, Truth, WireModel
+from server.wire.lenient import Count, Name, Natural, PositiveLength, Real, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, empty, field
@@ -85,7 +85,9 @@ class ConversationBody(WireModel):
 class MessagesBody(ConversationBody, GenerationFields):
     """Body of `/v1/messages`. The samplers' defaults are Anthropic's: none of them is at work."""
 
-    max_tokens: Positive = field(..., "tokens to make, thoughts included", least=1)
+    max_tokens: PositiveLength = field(
+        ..., "tokens to make, thoughts included; -1: until the context is full", least=1
+    )
     temperature: Real = field(1.0, "divides the logits; 0 always takes the likeliest token", least=0)
     top_k: Count = field(0, "keeps the so many likeliest tokens; 0 keeps all", least=0)
     top_p: Real = field(1.0, "keeps the likeliest tokens that reach this probability", least=0, most=1)
@@ -118,6 +120,7 @@ IGNORED: dict[str, str] = (
     | COUNT_IGNORED
     | {
         "max_length": "max_tokens is required and says it",
+        "n_predict": "max_tokens is required and says it",
         "metadata": "clients are told apart by their address and genkey",
         "service_tier": "there is one tier",
         "inference_geo": "the model runs where the server runs",

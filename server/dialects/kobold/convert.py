@@ -40,7 +40,7 @@ def to_request(
     `default_length` is the server's setting for clients that name none; `adapter` and `family` are the
     model's tags of turns and of thoughts.
     """
-    length = body.max_length
+    length = generation_fields.said_length(body)
     if length is None:
         length = DEFAULT_LENGTH if default_length is None else default_length
     prompt, memory, stop = body.prompt, body.memory, body.stop_sequence

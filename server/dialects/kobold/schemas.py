@@ -6,7 +6,7 @@ from pydantic import Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
-from server.wire.lenient import Count, Name, Truth, WireModel
+from server.wire.lenient import Count, Length, Name, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, empty, field, number
@@ -37,7 +37,7 @@ class BasicBody(GenerateBody):
     """Body of `/request`, the oldest endpoint."""
 
     text: str = field("", "the text to continue")
-    max: Count = field(180, "tokens to make", least=0)
+    max: Length = field(180, "tokens to make; -1: until the context is full", least=-2)
     top_k: Count = field(120, "keeps the so many likeliest tokens; 0 keeps all", least=0)
 
 

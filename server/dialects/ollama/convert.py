@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from engine.errors import RequestError
-from engine.types import GenerationRequest, JsonGrammar, TextPrompt
+from engine.types import UNTIL_END, GenerationRequest, JsonGrammar, TextPrompt
 from server.chat.call import ChatCall, Tool
 from server.dialects.ollama.schemas import (
     MessageBody,
@@ -14,7 +14,7 @@ from server.dialects.ollama.schemas import (
     Options,
     SharedBody,
 )
-from server.wire.generation_fields import to_request
+from server.wire.generation_fields import said_length, to_request
 from server.wire.lenient import COUNT_LIMIT
 
 DEFAULT_LENGTH = 400
@@ -118,11 +118,11 @@ def _kobold_fields(options: Options) -> Options:
 
 
 def _length(options: Options, fallback: int) -> int:
-    if options.num_predict is not None:
-        return options.num_predict if options.num_predict >= 0 else COUNT_LIMIT
-    if options.max_length is not None and options.max_length >= 0:
-        return options.max_length
-    return fallback
+    """The first name that was used; every number below 0 goes on to the end, as in Ollama."""
+    length = said_length(options, options.num_predict)
+    if length is None:
+        return fallback
+    return UNTIL_END if length < 0 else length
 
 
 def _check(body: OllamaGenerateBody) -> None:

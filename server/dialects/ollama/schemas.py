@@ -6,7 +6,7 @@ from pydantic import Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
-from server.wire.lenient import Count, Name, Natural, Real, Seed, Texts, Truth, WireModel
+from server.wire.lenient import Count, Length, Name, Natural, Real, Seed, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, field
@@ -19,7 +19,7 @@ CONTEXT_IDS = 1 << 20
 class Options(GenerationFields):
     """How the text is made. Ollama's names go before Kobold's where both are given."""
 
-    num_predict: Count | None = field(None, "tokens to make; below 0 until the context is full", least=-2)
+    num_predict: Length | None = field(None, "tokens to make; -1: until the context is full", least=-2)
     num_ctx: Count | None = field(None, "tokens that prompt and reply may span", least=2)
     stop: Texts | None = field(None, "strings that end the text")
     seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one")

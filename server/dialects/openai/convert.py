@@ -139,11 +139,9 @@ def _stop(body: SharedBody) -> tuple[str, ...]:
 
 
 def _length(body: SharedBody, fallback: int) -> int:
-    """The first name that was used; a negative number is some clients' word for "as you like"."""
-    for length in (body.max_tokens, body.max_completion_tokens, body.max_length):
-        if length is not None:
-            return length if length >= 0 else fallback
-    return fallback
+    """The first name that was used; numbers below -2 say nothing."""
+    length = generation_fields.said_length(body, body.max_tokens, body.max_completion_tokens)
+    return fallback if length is None or length < 0 else length
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:

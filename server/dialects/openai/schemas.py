@@ -30,8 +30,8 @@ class StreamOptions(WireModel):
 class SharedBody(GenerationFields):
     """What completions and chat have in common."""
 
-    max_tokens: Count | None = field(None, "tokens to make", least=0)
-    max_completion_tokens: Count | None = field(None, "newer name of max_tokens", least=0)
+    max_tokens: Length | None = field(None, "tokens to make; -1: until the context is full", least=-2)
+    max_completion_tokens: Length | None = field(None, "newer name of max_tokens", least=-2)
     n: Annotated[int, Field(ge=1, le=CHOICES_LIMIT), CountReader] = field(1, "answers to make")
     stop: Texts | None = field(None, "string or strings that end the text")
     seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one", least=-1)

@@ -8,7 +8,7 @@ from engine.types import GenerationRequest, JsonGrammar, TextPrompt
 from server.chat.call import ChatCall, Tool, ToolChoice, ToolMode
 from server.dialects.responses.items import Message
 from server.dialects.responses.schemas import REFUSED, FormatBody, ResponsesBody, ToolChoiceBody
-from server.wire.generation_fields import to_request
+from server.wire.generation_fields import said_length, to_request
 
 DEFAULT_LENGTH = 400
 LOGPROBS = "message.output_text.logprobs"
@@ -83,11 +83,9 @@ def echo(body: ResponsesBody) -> dict[str, Any]:
 
 
 def _length(body: ResponsesBody, fallback: int) -> int:
-    """The first name that was used; a negative number is some clients' word for "as you like"."""
-    for length in (body.max_output_tokens, body.max_length):
-        if length is not None:
-            return length if length >= 0 else fallback
-    return fallback
+    """The first name that was used; numbers below -2 say nothing."""
+    length = said_length(body, body.max_output_tokens)
+    return fallback if length is None or length < 0 else length
 
 
 def _grammar(form: FormatBody) -> JsonGrammar | None:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
-from server.wire.lenient import Count, Name, Natural, Seed, Texts, Truth, WireModel
+from server.wire.lenient import Length, Name, Natural, Seed, Texts, Truth, WireModel
 from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, empty, field
@@ -92,7 +92,9 @@ class ResponsesBody(GenerationFields):
     )
     instructions: str = field("", "what the model is told before the conversation")
     previous_response_id: Name | None = field(None, "the response whose conversation goes on")
-    max_output_tokens: Count | None = field(None, "tokens to make, thoughts included", least=0)
+    max_output_tokens: Length | None = field(
+        None, "tokens to make, thoughts included; -1: until the context is full", least=-2
+    )
     stop: Texts | None = field(None, "strings that end the reply")
     seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one")
     tools: tuple[ToolBody, ...] = field((), "functions that the model may call")

@@ -33,7 +33,7 @@ CALL_CHANGES: dict[str, Any] = {
     "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
 }
 REQUEST_CHANGES = GENERATION_CHANGES | {"max_tokens": 6, "stop_sequences": ["x"]}
-del REQUEST_CHANGES["max_length"]
+del REQUEST_CHANGES["max_length"], REQUEST_CHANGES["n_predict"]
 READ_BY_ROUTES = {"stream", "genkey"}
 
 

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.errors import BusyError, EngineDeadError, NkatError, RequestError
-from engine.types import Event, FinishReason, JsonGrammar, ModelInfo, TextPrompt, TokenLogprob, Usage
+from engine.types import (
+    UNTIL_END,
+    Event,
+    FinishReason,
+    JsonGrammar,
+    ModelInfo,
+    TextPrompt,
+    TokenLogprob,
+    Usage,
+)
 from server.chat.call import ChatCall, Tool
 from server.chat.message import ContentDelta, Delta, Ended, Ending, ReasoningDelta, ToolCallDelta
 from server.dialects.ollama import convert, models, schemas
@@ -139,10 +148,12 @@ def test_a_bad_context_is_refused(context: Any) -> None:
         ({}, 400),
         ({"num_predict": 7, "max_length": 9}, 7),
         ({"num_predict": 0}, 0),
-        ({"num_predict": -1}, COUNT_LIMIT),
-        ({"num_predict": -2}, COUNT_LIMIT),
+        ({"num_predict": -1}, UNTIL_END),
+        ({"num_predict": -2}, UNTIL_END),
+        ({"num_predict": -3}, UNTIL_END),
         ({"max_length": 9}, 9),
-        ({"max_length": -1}, 400),
+        ({"max_length": -1}, UNTIL_END),
+        ({"n_predict": 9}, 9),
     ],
 )
 def test_lengths(options: dict[str, Any], expected: int) -> None:

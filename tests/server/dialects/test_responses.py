@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engine.errors import EngineDeadError, RequestError
-from engine.types import JsonGrammar, TokenLogprob, Usage
+from engine.types import UNTIL_END, JsonGrammar, TokenLogprob, Usage
 from server.chat.call import ChatCall, Tool, ToolChoice, ToolMode
 from server.chat.message import ContentDelta, Delta, Ended, Ending, ReasoningDelta, ToolCallDelta
 from server.dialects.responses import convert, schemas
@@ -82,7 +82,9 @@ def test_what_would_change_the_question_is_refused(name: str) -> None:
         ({"max_output_tokens": 7, "max_length": 9}, 7),
         ({"max_length": 9}, 9),
         ({"max_output_tokens": 0}, 0),
-        ({"max_output_tokens": -1}, 400),
+        ({"max_output_tokens": -1}, UNTIL_END),
+        ({"max_output_tokens": -3}, 400),
+        ({"n_predict": 9}, 9),
     ],
 )
 def test_lengths(fields: dict[str, Any], expected: int) -> None:
