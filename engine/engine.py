@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -28,6 +29,7 @@ from engine.output import Verdict
 from engine.pace import Load, Pace
 from engine.plan import Chunk, Plan
 from engine.prompt import PromptEncoder
+from engine.prompt_scores import PromptScores, Scores
 from engine.sampling import NO_DRAW, Draw, Sampler
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
@@ -174,7 +176,10 @@ class Engine:
         generation.sequence.theta = self._theta.wanted(request.theta)
         self._generations[request.request_id] = generation
         self._scheduler.add(generation.sequence)
-        if request.max_tokens <= 0:
+        if generation.scores is not None:
+            if not generation.scores.missing:
+                self._decided.append(self._scored(generation))
+        elif request.max_tokens <= 0:
             self._decided.append(self._end(generation, generation.flush(FinishReason.LENGTH)))
 
     def abort(self, request_id: str) -> None:
@@ -232,7 +237,8 @@ class Engine:
         for chunk in [chunk for chunk in plan if chunk.sequence is self._embeddings.sequence]:
             plan.remove(chunk)
             self._embed(chunk)
-        return self._advance(plan) if plan else []
+        events = self._score(plan)
+        return events + self._advance(plan) if plan else events
 
     def log_likelihoods(self, ids: list[int], first: int) -> torch.Tensor:
         """How likely the model finds ids[first:], each after all in front: float32 [len(ids) - first].
@@ -289,7 +295,49 @@ class Engine:
             self._scheduler.finish(chunk.sequence)
             self._embeddings.finish()
 
-    def _advance(self, plan: Plan) -> list[Event]:
+    def _score(self, plan: Plan) -> list[Event]:
+        """Compute what of a plan belongs to prompts that are scored, and take it out; news of those."""
+        parts: Plan = []
+        scores: dict[Sequence, PromptScores] = {}
+        for chunk in list(plan):
+            own = self._generations[chunk.sequence.id].scores
+            part = None if own is None else own.part(chunk)
+            if own is not None and part is not None:
+                plan.remove(chunk)
+                parts.append(part)
+                scores[part.sequence] = own
+        self._begin(parts)
+        events = []
+        for setting, group in self._theta.groups(parts):
+            targets = [token for part in group for token in scores[part.sequence].targets(part)]
+            most = max(scores[part.sequence].alternatives for part in group)
+            with self._theta.applied(setting):
+                batch = self._batches.build(group, logit_rows=range(len(targets)))
+                found = self._runner.scores(batch, targets, most)
+            self._scheduler.advance(group)
+            for part in group:
+                rows, found = found.split(part.count)
+                events += self._take_scores(part, scores[part.sequence], rows)
+        return events
+
+    def _take_scores(self, part: Chunk, scores: PromptScores, found: Scores) -> list[Event]:
+        """Give scores to their prompt; news of it, if there are any."""
+        generation = self._generations[part.sequence.id]
+        if not found.sound:
+            return [self._end(generation, generation.flush(FinishReason.ERROR), self._damage())]
+        scores.add(part, found)
+        return [] if scores.missing else [self._scored(generation)]
+
+    def _scored(self, generation: Generation) -> Event:
+        """News of a prompt that is scored; the last one where nothing else is asked for."""
+        assert generation.scores is not None
+        event = Event(generation.sequence.id)
+        if generation.sequence.request.max_tokens <= 0:
+            event = self._end(generation, generation.flush(FinishReason.LENGTH))
+        return replace(event, prompt_logprobs=tuple(generation.scores.told))
+
+    def _begin(self, plan: Plan) -> None:
+        """Note that a step works on a plan."""
         now = time.monotonic()
         for chunk in plan:
             sequence = chunk.sequence
@@ -298,6 +346,9 @@ class Engine:
             self.counters.prompt_tokens_computed += max(
                 0, min(chunk.count, sequence.prompt_length - chunk.start)
             )
+
+    def _advance(self, plan: Plan) -> list[Event]:
+        self._begin(plan)
         self.counters.steps += 1
         flight = self._launch(plan)
         if flight is not None:

@@ -1,10 +1,13 @@
 """One request under way: its tokens, its text, and all that binds its next token."""
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 
 from engine.grammar import GrammarState
 from engine.output import Output, Verdict
+from engine.prompt_scores import PromptScores
 from engine.sampling import Draw, Row
 from engine.sequence import Sequence
 from engine.thinking import ThinkingLimit
@@ -22,6 +25,12 @@ class Generation:
     ) -> None:
         """`grammar`: at the beginning of the reply; None where nothing binds it."""
         self.sequence = Sequence.from_request(request)
+        self.scores: PromptScores | None = None
+        """Of the prompt, where they are wanted."""
+        if request.prompt_logprobs and request.logprobs is not None:
+            piece = partial(tokenizer.piece, render_special=True)
+            count = min(request.logprobs, tokenizer.vocab_size)
+            self.scores = PromptScores(self.sequence, count, piece)
         self._output = Output(request, tokenizer)
         self._grammar = grammar
         self._thinking: ThinkingLimit | None = None

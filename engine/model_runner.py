@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from engine.batch import Batch, Pages
 from engine.config import EngineConfig
@@ -18,6 +19,10 @@ from engine.kernels import Drawing, Draws, Rotation, SelfAttention
 from engine.kv_cache import KVCache
 from engine.loading import allocate_cache, cache_slots
 from engine.models import Model
+from engine.prompt_scores import Scores
+
+_SCORED_ROWS = 16
+"""Whose logits exist at a time, with their logarithms: 6 MB where the vocabulary is of 50,000 tokens."""
 
 _logger = logging.getLogger(__name__)
 
@@ -100,6 +105,28 @@ class ModelRunner:
         make_current(self._model.kernels.device)
         states: npt.NDArray[np.float32] = self._model.states(batch, self._cache).cpu().numpy()
         return states
+
+    @torch.inference_mode()
+    def scores(self, batch: Batch, targets: Sequence[int], alternatives: int) -> Scores:
+        """How likely the model finds a target behind each wanted row, and what it finds likeliest.
+
+        There is one target for each row, at least one; 0 <= `alternatives` <= vocabulary. No more than
+        `_SCORED_ROWS` rows of logits exist at a time.
+        """
+        make_current(self._model.kernels.device)
+        outputs = self._model.outputs(batch, self._cache)
+        device, count = outputs.device, len(targets)
+        wanted = torch.tensor(targets, device=device)[:, None]
+        # Made beforehand: small results that stay among large ones that go keep the heap from being reused.
+        own = torch.empty(count, 1, device=device)
+        ids = torch.empty(count, alternatives, dtype=torch.int64, device=device)
+        likeliest = torch.empty(count, alternatives, device=device)
+        for first in range(0, count, _SCORED_ROWS):
+            rows = slice(first, first + _SCORED_ROWS)
+            logprobs = F.log_softmax(self._model.logits(outputs[rows]), 1)
+            torch.gather(logprobs, 1, wanted[rows], out=own[rows])
+            torch.topk(logprobs, alternatives, 1, out=(likeliest[rows], ids[rows]))
+        return Scores(own[:, 0].cpu().numpy(), ids.cpu().numpy(), likeliest.cpu().numpy())
 
     @torch.inference_mode()
     def move(self, moves: Sequence[Move]) -> None:

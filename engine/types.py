@@ -208,7 +208,8 @@ class GenerationRequest:
     reported with each token (0: the token alone); None reports nothing. Probabilities are the model's own,
     or with `final_logprobs` those behind all samplers. `client`: who asks; crowded steps are shared fairly
     among clients, and all that say nothing are one. `theta`: whether theta counts; None leaves it to the
-    engine.
+    engine. `prompt_logprobs`: the model's own probabilities are reported of the prompt's tokens, too, if
+    `logprobs` is set.
     """
 
     request_id: str
@@ -228,6 +229,7 @@ class GenerationRequest:
     thinking: ThinkingBudget | None = None
     client: str = ""
     theta: bool | None = None
+    prompt_logprobs: bool = False
 
     def reply_room(self, context: int) -> int:
         """Tokens of a context of so many that are kept for the reply when the prompt is cut to fit."""
@@ -244,6 +246,7 @@ class TokenLogprob:
     raw: bytes
     """What the token adds to the text; not always whole characters."""
     logprob: float
+    """NaN for the first token of a prompt, which nothing stands in front of."""
     alternatives: tuple["TokenLogprob", ...] = ()
     """The likeliest tokens at this place, the chosen one included where it is among them."""
 
@@ -281,6 +284,8 @@ class Event:
     error: str | None = None
     refused: bool = False
     """Whether the error is the request's own: it takes too much, and others go on."""
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each token of the prompt, all in one event, if the request asks for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ FLOORS: Mapping[str, int] = {
     "engine.output": 4,
     "engine.thinking": 4,
     "engine.generation": 4,
+    "engine.prompt_scores": 4,
     "engine.theta_setting": 0,
     "engine.theta_switch": 4,
     "engine.loading": 4,

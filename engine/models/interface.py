@@ -48,18 +48,19 @@ class Model(ABC):
 
         Without a cache the batch must be one whole text (`Batch.of_one`).
         """
-        return self.logits(self._run(batch, cache))
+        return self.logits(self.outputs(batch, cache))
 
     def states(self, batch: Batch, cache: KVCache | None) -> torch.Tensor:
         """The same run, but hidden states instead of logits: float32 [n, width], behind the final norm."""
-        return self.normed(self._run(batch, cache))
+        return self.normed(self.outputs(batch, cache))
 
     def damage(self) -> str | None:
         """What is wrong with the file's matrices, as far as it has been found while they were packed."""
         damaged = [f"{name}.weight" for name, weight in self.weights.items() if weight.damaged]
         return not_finite(damaged) if damaged else None
 
-    def _run(self, batch: Batch, cache: KVCache | None) -> torch.Tensor:
+    def outputs(self, batch: Batch, cache: KVCache | None) -> torch.Tensor:
+        """The same run, but what `logits` and `normed` take: float32 [n, width]."""
         x = self.kernels.forward(self.embed(batch.token_ids), self.layers, batch, cache)
         return x[batch.logit_rows]
 

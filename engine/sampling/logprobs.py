@@ -26,7 +26,7 @@ def model_logprobs(raw: VocabularyLogits, token: int, count: int, piece: PieceOf
     pairs: Iterable[tuple[int, float]] = ()
     if best is not None:
         pairs = zip(best.ids.tolist(), (best.logits.astype(np.float64) - total).tolist(), strict=True)
-    return _logprob(token, own, pairs, LEAST, piece)
+    return told_logprob(token, own, pairs, piece)
 
 
 def final_logprobs(selection: Selection, count: int, piece: PieceOf) -> TokenLogprob:
@@ -34,12 +34,13 @@ def final_logprobs(selection: Selection, count: int, piece: PieceOf) -> TokenLog
     ids = selection.candidates.ids[: max(0, count)].tolist()
     log_p = selection.candidates.log_probabilities()
     own = float(log_p[selection.index])
-    return _logprob(selection.token, own, zip(ids, log_p.tolist(), strict=False), LEAST_FINAL, piece)
+    return told_logprob(selection.token, own, zip(ids, log_p.tolist(), strict=False), piece, LEAST_FINAL)
 
 
-def _logprob(
-    token: int, own: float, others: Iterable[tuple[int, float]], least: float, piece: PieceOf
+def told_logprob(
+    token: int, own: float, others: Iterable[tuple[int, float]], piece: PieceOf, least: float = LEAST
 ) -> TokenLogprob:
+    """A token's logarithm and those of its alternatives, none below `least`."""
     # not a number: the logits of a model that excludes every token have no logarithm to subtract
     return TokenLogprob(
         token,
