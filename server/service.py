@@ -66,6 +66,7 @@ class Reply:
     finish: FinishReason
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,15 +185,21 @@ class GenerationService:
     async def generate(self, *requests: GenerationRequest, origin: Origin) -> list[Reply]:
         """The whole replies, in the order of `requests`. Raises as `stream` does."""
         said = {request.request_id: Said() for request in requests}
+        prompts: dict[str, tuple[TokenLogprob, ...]] = {}
         last: dict[str, Event] = {}
         async with aclosing(self.stream(*requests, origin=origin)) as events:
             async for event in events:
                 said[event.request_id] += event
+                if event.prompt_logprobs:
+                    prompts[event.request_id] = event.prompt_logprobs
                 if event.finish is FinishReason.ERROR:
                     raise failure(event.error, refused=event.refused)
                 if event.finish is not None:
                     last[event.request_id] = event
-        return [_reply(said[request.request_id], last[request.request_id]) for request in requests]
+        return [
+            _reply(said[name], last[name], prompts.get(name, ()))
+            for name in (request.request_id for request in requests)
+        ]
 
     async def said_so_far(self, origin: Origin) -> Said:
         """What the newest generation of that name has said, also after its end; nothing if there is none.
@@ -344,10 +351,10 @@ class GenerationService:
                 self.engine.abort(request_id)
 
 
-def _reply(said: Said, last: Event) -> Reply:
+def _reply(said: Said, last: Event, prompt: tuple[TokenLogprob, ...]) -> Reply:
     assert last.finish is not None
     usage = last.usage if last.usage is not None else Usage(0, 0)
-    return Reply(said.text, last.finish, usage, said.logprobs)
+    return Reply(said.text, last.finish, usage, said.logprobs, prompt)
 
 
 def numbered(request: GenerationRequest, count: int) -> tuple[GenerationRequest, ...]:

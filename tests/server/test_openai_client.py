@@ -187,11 +187,32 @@ def test_log_probabilities_of_a_completion(client: openai.OpenAI) -> None:
     assert told is not None
     assert told.tokens is not None
     assert told.top_logprobs is not None
-    assert "The capital of France is" + "".join(told.tokens) == reply.text
-    assert [len(row) for row in told.top_logprobs] == [3] * 5
-    assert told.text_offset == [
-        len("The capital of France is") + sum(map(len, told.tokens[:place])) for place in range(5)
-    ]
+    assert told.token_logprobs is not None
+    assert "".join(told.tokens) == reply.text
+    count = len(told.tokens)
+    first: list[object] = [told.token_logprobs[0], told.top_logprobs[0]]
+    assert first == [None, None]
+    assert [len(row) for row in told.top_logprobs[1:]] == [3] * (count - 1)
+    assert told.text_offset == [sum(map(len, told.tokens[:place])) for place in range(count)]
+
+
+def test_a_prompt_is_scored_without_a_reply(client: openai.OpenAI) -> None:
+    prompt = "The capital of France is Paris"
+    settings: Any = {"model": "", "logprobs": 1, "temperature": 0, "echo": True}
+    scored = client.completions.create(prompt=prompt, max_tokens=0, **settings)
+    assert scored.usage is not None
+    assert (scored.choices[0].text, scored.choices[0].finish_reason) == (prompt, "length")
+    told = scored.choices[0].logprobs
+    assert told is not None
+    assert told.token_logprobs is not None
+    assert len(told.token_logprobs) == scored.usage.prompt_tokens
+    longer = client.completions.create(prompt=[prompt, prompt + "."], max_tokens=1, **settings)
+    for choice, more in zip(longer.choices, (1, 2), strict=True):
+        found = choice.logprobs
+        assert found is not None
+        assert found.token_logprobs is not None
+        assert found.token_logprobs[1 : len(told.token_logprobs)] == told.token_logprobs[1:]
+        assert len(found.token_logprobs) == len(told.token_logprobs) + more
 
 
 def test_a_seed_repeats_a_reply(client: openai.OpenAI) -> None:

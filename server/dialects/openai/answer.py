@@ -6,7 +6,7 @@ from typing import Any
 from engine.types import Event, FinishReason, Usage
 from server.dialects.openai.convert import FINISH, usage_reply
 from server.service import Reply
-from server.wire.logprobs import completion_logprobs
+from server.wire.logprobs import completion_logprobs, echo_logprobs, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class CompletionAnswer:
         for index, reply in enumerate(replies):
             echo = self._echo(index)
             told = completion_logprobs(reply.logprobs, len(echo)) if self.logprobs else None
+            if told is not None and reply.prompt_logprobs:
+                told = joined(echo_logprobs(reply.prompt_logprobs, len(echo)), told)
             choices.append(
                 {
                     "index": index,
@@ -90,6 +92,9 @@ class CompletionAnswer:
         """What to send for one event: its text, then its end."""
         index = self.indexes[event.request_id]
         chunks = []
+        if event.prompt_logprobs:
+            told = echo_logprobs(event.prompt_logprobs, len(self._echo(index)))
+            chunks.append(self._chunk(index, "", told))
         if event.text or (event.logprobs and self.logprobs):
             chunks.append(self._chunk(index, event.text, self._told(index, event) if self.logprobs else None))
         if event.finish is FinishReason.ERROR:

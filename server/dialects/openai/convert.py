@@ -1,6 +1,7 @@
 """The only translator between the OpenAI wire and the engine's messages. Pure."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import RequestError
@@ -54,7 +55,8 @@ def completion_requests(
         else:
             prompt = TextPrompt(given, body.memory)
         name = f"{request_id}-{index}"
-        requests.append(_request(body, name, prompt, fallback, stop, body.logprobs, grammar))
+        request = _request(body, name, prompt, fallback, stop, body.logprobs, grammar)
+        requests.append(replace(request, prompt_logprobs=body.echo and body.logprobs is not None))
     return requests
 
 

@@ -87,7 +87,7 @@ class CompletionBody(SharedBody):
         ),
     ] = field(("",), "text, token ids, or a list of either", shown="")
     memory: str = field("", "text in front of each prompt, kept whole when it is cut to fit")
-    echo: Truth = field(False, "begin the answer with the prompt")
+    echo: Truth = field(False, "begin the answer with the prompt, and with its probabilities")
     replace_instruct_placeholders: Truth = field(
         True, "put the model's own tags for {{[INPUT]}}, {{[OUTPUT]}} and {{[SYSTEM]}}"
     )
