@@ -5,6 +5,7 @@ makes no sense as the type at all (a list for a number) is still an error.
 """
 
 import math
+import sys
 from typing import Annotated, Any
 
 from pydantic import (
@@ -21,6 +22,8 @@ from pydantic_core import CoreSchema
 from engine.types import UNTIL_END
 
 COUNT_LIMIT = 2**31 - 1
+_LARGEST = sys.float_info.max
+"""In place of infinity, which JSON cannot say: Python reads 1e400 so."""
 _ENDLESS = (-1, -2)
 """Lengths by which llama.cpp, LM Studio and Ollama mean a text that goes on to the end of the context."""
 
@@ -71,9 +74,9 @@ def _real(value: Any) -> float:
         number = float(value)
     except (ValueError, OverflowError):
         raise ValueError("must be a number") from None
-    if not math.isfinite(number):
-        raise ValueError("must be a finite number")
-    return number
+    if math.isnan(number):
+        raise ValueError("must be a number")
+    return max(-_LARGEST, min(_LARGEST, number))
 
 
 def _count(value: Any) -> int:
