@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.sampling.candidates import BOUND, Candidates, Ids, Logits
+from engine.sampling.candidates import BOUND, LEAST, Candidates, Ids, Logits
 from engine.sampling.row import NotFiniteError
 from engine.sampling.vocabulary_logits import Shortlist, VocabularyLogits
 
@@ -40,7 +40,7 @@ class DeviceLogits(VocabularyLogits):
         places, factor = self._moved(ids), self._moved(factors)
         logits = self._values[places]
         changed = torch.where(logits <= 0, logits * factor, logits / factor) - self._moved(subtract)
-        self._values[places] = changed.clamp_(max=BOUND)
+        self._values[places] = torch.where(logits > -torch.inf, changed.clamp_(LEAST, BOUND), logits)
 
     def exclude(self, ids: Ids) -> None:
         """See `VocabularyLogits.exclude`."""
@@ -57,13 +57,17 @@ class DeviceLogits(VocabularyLogits):
 
     def best(self, count: int, within: float = np.inf) -> Shortlist:
         """See `VocabularyLogits.best`; queued at once."""
-        logits, ids = torch.topk(self._values, min(count, len(self._values)))
+        # One integer for both, as in `Candidates.ranked`: of equal logits the lower ids come first.
+        rank = _turned((self._values + 0.0).view(torch.int32))
+        ids = torch.arange(len(rank), device=rank.device)
+        keys = torch.topk(rank.long() << 32 | 0x7FFFFFFF - ids, min(count, len(rank))).values
 
         def shortlist() -> Candidates | None:
             self._check()
-            found = logits.cpu().numpy()
+            found = _turned((keys >> 32).int()).view(torch.float32).cpu().numpy()
+            listed = (0x7FFFFFFF - (keys & 0x7FFFFFFF)).cpu().numpy()
             kept = found >= max(found[0] - np.float32(within), np.finfo(np.float32).min)
-            return Candidates.ranked(ids.cpu().numpy()[kept], found[kept]) if kept.any() else None
+            return Candidates(listed[kept], found[kept]) if kept.any() else None
 
         return shortlist
 
@@ -85,3 +89,8 @@ class DeviceLogits(VocabularyLogits):
 
     def _moved(self, array: npt.NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._values.device)
+
+
+def _turned(bits: torch.Tensor) -> torch.Tensor:
+    """Turns the order of negative floats round, int32 bits of them; its own inverse."""
+    return bits ^ (bits >> 31 & 0x7FFFFFFF)
