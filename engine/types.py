@@ -52,7 +52,8 @@ DEFAULT_SAMPLER_ORDER = (
 class SamplingParams:
     """How the next token is chosen. The defaults are neutral: plain sampling from the model.
 
-    `temperature` <= 0 is greedy. `top_k` < 1, `top_p` >= 1, `min_p` <= 0, `top_a` <= 0, `tfs` >= 1,
+    No number is NaN; all but seeds and counts may be infinite, which means what large ones come to.
+    `temperature` <= 1e-8 is greedy. `top_k` < 1, `top_p` >= 1, `min_p` <= 0, `top_a` <= 0, `tfs` >= 1,
     `typical` >= 1, `nsigma` <= 0 and `rep_pen` == 1 are off. `rep_pen_range` counts tokens at the end of the
     context; `rep_pen_slope` in (0, 1] weakens the penalty for the older half of them. `presence_penalty` is
     subtracted once from each token seen in that window, `frequency_penalty` once per occurrence.

@@ -15,7 +15,7 @@ int64_t shortlist(const float* values, int64_t count, float limit, int64_t wante
 // The usual end of a chain of samplers: top-p, then min-p, then the temperature, then the draw.
 struct Tail {
   double top_p;      // 1 and above: off
-  float distance;    // how far below the largest a logit may be: min-p's; infinity: off
+  float distance;    // how far below the largest a logit may be: min-p's; infinity: off; minus infinity: none
   float temperature; // above 0
   double u;          // the random number, in [0, 1)
 };

@@ -20,7 +20,7 @@ class Tail:
     """The usual end of a chain of samplers: top-p, then min-p, then the temperature, then the draw.
 
     `top_p` >= 1 is off; `distance` is how far below the largest a logit may be, -ln of min-p, infinity is
-    off; `temperature` > 0.
+    off, minus infinity keeps the first one alone; `temperature` is a normal float32 > 0.
     """
 
     top_p: float = 1.0

@@ -8,8 +8,12 @@ import numpy.typing as npt
 MAX_CANDIDATES = 5000
 """Only the so many most likely tokens enter the chain, as in KoboldCpp 1.76."""
 
-BOUND = 1e30
+BOUND = float(np.float32(1e30))
 """Finite logits stay within this, on either side: far from every real one, and far from infinity."""
+
+LEAST = -1e38
+"""What penalties make of a logit is no lower, however large they are: minus infinity excludes a token."""
+_LARGEST = np.finfo(np.float32).max
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -61,6 +65,11 @@ def bounded(logits: npt.NDArray[np.floating]) -> Logits:
     # of a number and what is none, fmax takes the number
     limited: Logits = np.minimum(np.fmax(logits, -BOUND), BOUND).astype(np.float32, copy=False)
     return limited
+
+
+def finite(logits: Logits) -> Logits:
+    """Within float32, which extreme settings leave, but no further in: those at `BOUND` keep their order."""
+    return logits.clip(-_LARGEST, _LARGEST)
 
 
 def _turned(bits: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -10,7 +10,7 @@ from engine.sampling.breakers import Breakers
 from engine.sampling.candidates import BOUND, MAX_CANDIDATES, Candidates, Ids, Logits
 from engine.sampling.dry import Dry
 from engine.sampling.penalties import Penalties
-from engine.sampling.temperature import dynamic_temperature, smoothing, temperature
+from engine.sampling.temperature import COLDEST, dynamic_temperature, smoothing, temperature
 from engine.sampling.truncation import (
     Step,
     min_p,
@@ -46,7 +46,7 @@ class Biases:
         """Sums up pairs with the same id, within `BOUND`; minus infinity excludes and is kept."""
         total: dict[int, float] = {}
         for token, amount in pairs:
-            total[token] = total.get(token, 0.0) + amount
+            total[token] = total.get(token, 0.0) + min(amount, BOUND)
         amounts = np.fromiter(total.values(), np.float64, len(total))
         amounts = np.where(amounts == -np.inf, amounts, amounts.clip(-BOUND, BOUND))
         return cls(np.fromiter(total, np.int64, len(total)), amounts.astype(np.float32))
@@ -149,7 +149,7 @@ def _active(params: SamplingParams) -> Iterator[_Stage]:
                 yield _Stage(name, _without_tokens(top_k(params.top_k)), count=params.top_k)
         elif name is Sampler.TOP_P:
             yield from _top_p_and_min_p(params)
-        elif name is Sampler.TEMPERATURE and not params.temperature > 0:
+        elif name is Sampler.TEMPERATURE and not params.temperature > COLDEST:
             yield _Stage(name, _without_tokens(top_k(1)), decides=True)
             return
         else:
@@ -170,7 +170,10 @@ def _top_p_and_min_p(params: SamplingParams) -> Iterator[_Stage]:
     if p > 0:
         distance = float(min_p_distance(p))
         tail = ("distance", distance)
-        yield _Stage(Sampler.TOP_P, _without_tokens(min_p(p)), within=distance, tail=tail)
+        if distance < 0:
+            yield _Stage(Sampler.TOP_P, _without_tokens(top_k(1)), count=1, tail=tail)
+        else:
+            yield _Stage(Sampler.TOP_P, _without_tokens(min_p(p)), within=distance, tail=tail)
 
 
 def _steps(name: Sampler, params: SamplingParams) -> Iterator[Step]:

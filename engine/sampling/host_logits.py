@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from engine.native.shortlist import MOST_WANTED, Tail, draw, shortlist
 from engine.sampling.bitmask import unpack
-from engine.sampling.candidates import BOUND, Candidates, Ids, Logits
+from engine.sampling.candidates import BOUND, LEAST, Candidates, Ids, Logits
 from engine.sampling.row import NotFiniteError
 from engine.sampling.vocabulary_logits import Shortlist, VocabularyLogits
 
@@ -49,7 +49,9 @@ class HostLogits(VocabularyLogits):
 
     def penalise(self, ids: Ids, factors: Logits, subtract: Logits) -> None:
         """See `VocabularyLogits.penalise`."""
-        self._values[ids] = np.minimum(penalised(self._values[ids], factors, subtract), BOUND)
+        before = self._values[ids]
+        after = penalised(before, factors, subtract).clip(LEAST, BOUND)
+        self._values[ids] = np.where(before > -np.inf, after, before)
 
     def exclude(self, ids: Ids) -> None:
         """See `VocabularyLogits.exclude`."""

@@ -15,6 +15,7 @@ from engine.sampling.logprobs import PieceOf, final_logprobs, model_logprobs
 from engine.sampling.random import fresh_seed
 from engine.sampling.row import Draw, Row
 from engine.sampling.selection import Selection, Selector
+from engine.sampling.validation import within_bounds
 from engine.sampling.vocabulary_logits import Shortlist, VocabularyLogits
 from engine.types import GenerationRequest, TokenLogprob
 
@@ -39,10 +40,10 @@ class SequenceSampler:
         breakers: Breakers | None = None,
         banned: frozenset[int] = frozenset(),
     ) -> None:
-        seed = request.sampling.seed
-        self.seed = fresh_seed() if seed is None else seed
-        self.selector = Selector(request.sampling, self.seed)
-        self._chain = compile_chain(request.sampling, breakers)
+        params = within_bounds(request.sampling)
+        self.seed = fresh_seed() if params.seed is None else params.seed
+        self.selector = Selector(params, self.seed)
+        self._chain = compile_chain(params, breakers)
         self._end_ids = end_ids
         self._always_banned = banned | end_ids if request.ban_eos else banned
         self._piece = piece

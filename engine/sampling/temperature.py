@@ -7,15 +7,16 @@ import math
 
 import numpy as np
 
-from engine.sampling.candidates import BOUND, Candidates, bounded
+from engine.sampling.candidates import BOUND, Candidates, bounded, finite
 from engine.sampling.truncation import Step
 
-_COLDEST = 1e-8
-"""Below this two float32 logits that differ at all are further apart than any draw can tell."""
+COLDEST = 1e-8
+"""From this down a temperature is none: two usual float32 logits that differ at all would be further apart
+than any draw can tell, and logits at their bound would leave float32."""
 
 
 def temperature(t: float) -> Step:
-    """Divide the logits by t > 0; t <= 0 keeps the likeliest token alone."""
+    """Divide the logits by t; t <= `COLDEST` keeps the likeliest token alone."""
     return lambda candidates: _divided(candidates, t)
 
 
@@ -63,9 +64,9 @@ def smoothing(factor: float, curve: float) -> Step:
 
 
 def _divided(candidates: Candidates, t: float) -> Candidates:
-    if not t > 0:
+    if not t > COLDEST:
         return candidates.keep(1)
-    return Candidates(candidates.ids, bounded(candidates.logits / np.float32(_limited(max(t, _COLDEST)))))
+    return Candidates(candidates.ids, finite(candidates.logits / np.float32(_limited(t))))
 
 
 def _limited(value: float) -> float:

@@ -33,7 +33,7 @@ def top_p(p: float) -> Step:
 
 
 def min_p(p: float) -> Step:
-    """Keep tokens at least p > 0 times as likely as the likeliest."""
+    """Keep tokens at least p > 0 times as likely as the likeliest; of p > 1 the first one alone."""
     distance = min_p_distance(p)
 
     def step(candidates: Candidates) -> Candidates:
@@ -44,8 +44,8 @@ def min_p(p: float) -> Step:
 
 
 def min_p_distance(p: float) -> np.float32:
-    """How far below the largest logit `min_p` lets a logit be: -ln p, none for p > 1."""
-    return np.float32(max(0.0, -math.log(p)))
+    """How far below the largest logit `min_p` lets a logit be: -ln p; minus infinity, none, for p > 1."""
+    return np.float32(-math.log(p) if p <= 1 else -math.inf)
 
 
 def top_a(a: float) -> Step:

@@ -223,10 +223,9 @@ def test_a_mask_with_nothing_at_all_ends_the_reply(temperature: float) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"temperature": math.nan}, "temperature must be a finite number, not nan"),
-        ({"min_p": math.inf}, "min_p must be a finite number, not inf"),
-        ({"logit_bias": ((3, math.nan),)}, "the logit bias of token 3 must be a finite number, not nan"),
-        ({"logit_bias": ((3, math.inf),)}, "the logit bias of token 3 must be a finite number, not inf"),
+        ({"temperature": math.nan}, "temperature must be a number, not nan"),
+        ({"min_p": math.nan}, "min_p must be a number, not nan"),
+        ({"logit_bias": ((3, math.nan),)}, "the logit bias of token 3 must be a number, not nan"),
     ],
 )
 def test_numbers_that_are_none_are_refused(fields: dict[str, Any], message: str) -> None:
