@@ -80,7 +80,9 @@ def _bias(value: Any) -> float:
 
 
 def _bans(value: Any) -> tuple[int, ...]:
-    """Token ids separated by commas. No more of the text is looked at than `ENTRIES_READ` ids take."""
+    """Token ids separated by commas, or a list of them. No more is looked at than `ENTRIES_READ` ids take."""
+    if isinstance(value, list):
+        return tuple(token for token in value[:ENTRIES_READ] if type(token) is int)
     text = str(value) if isinstance(value, (str, int, float)) else ""
     parts = text[: ENTRIES_READ * _ID_LENGTH].split(",")
     return tuple(int(part) for part in parts if part.strip().isdecimal() and len(part) < _ID_LENGTH)

@@ -180,6 +180,11 @@ def test_a_later_bias_of_the_same_token_counts_and_bans_go_last() -> None:
     assert params.logit_bias == ((5, 2.0), (6, -100.0))
 
 
+@pytest.mark.parametrize("sent", ["5,7", [5, 7], [5, "x", 7, True, None]])
+def test_forms_of_bans(sent: Any) -> None:
+    assert sampling(custom_token_bans=sent).logit_bias == ((5, -100.0), (7, -100.0))
+
+
 @pytest.mark.parametrize(
     ("sent", "read"),
     [
