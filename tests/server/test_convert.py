@@ -269,6 +269,13 @@ def test_budgets_of_thoughts(fields: dict[str, Any], budget: int | None) -> None
     assert thinking is None or thinking == ThinkingBudget(thinking.tokens)
 
 
+def test_thoughts_get_a_share_of_the_context_where_the_reply_may_fill_it() -> None:
+    body = GenerateBody.model_validate({"reasoning_effort": "low", "max_length": -1})
+    thinking = kobold.to_request(body, "id", None, Adapter(), family_of(None), 400).thinking
+    assert thinking is not None
+    assert thinking.tokens == 100
+
+
 @pytest.mark.parametrize(
     ("fields", "grammar"),
     [

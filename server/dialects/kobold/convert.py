@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from engine.types import Event, FinishReason, GenerationRequest, ModelInfo, TextPrompt
+from engine.types import UNTIL_END, Event, FinishReason, GenerationRequest, ModelInfo, TextPrompt
 from server.chat.adapters import Adapter
 from server.chat.budget import thinking_tokens
 from server.chat.placeholders import fill_placeholders
@@ -33,12 +33,18 @@ STOP_REASON = {FinishReason.LENGTH: 0, FinishReason.ABORT: 0, FinishReason.EOS: 
 
 
 def to_request(
-    body: GenerateBody, request_id: str, default_length: int | None, adapter: Adapter, family: Family
+    body: GenerateBody,
+    request_id: str,
+    default_length: int | None,
+    adapter: Adapter,
+    family: Family,
+    context: int = UNTIL_END,
 ) -> GenerationRequest:
     """The engine's request.
 
     `default_length` is the server's setting for clients that name none; `adapter` and `family` are the
-    model's tags of turns and of thoughts.
+    model's tags of turns and of thoughts; `context` is the server's, of which thoughts get a share where the
+    reply may fill it.
     """
     length = generation_fields.said_length(body)
     if length is None:
@@ -56,7 +62,7 @@ def to_request(
         logprobs=ALTERNATIVES if body.logprobs else None,
         final_logprobs=True,
     )
-    budget = thinking_tokens(body.reasoning_effort, body.thinking_budget_tokens, length)
+    budget = thinking_tokens(body.reasoning_effort, body.thinking_budget_tokens, min(length, context))
     return wanted if budget is None else replace(wanted, thinking=family.budget(budget, tools=False))
 
 

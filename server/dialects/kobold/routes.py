@@ -56,7 +56,8 @@ def kobold_routes(
     def to_request(body: GenerateBody) -> GenerationRequest:
         log.tell(asked_in_vain(body, NOT_YET))
         name = f"kobold-{secrets.token_hex(8)}"
-        return convert.to_request(body, name, settings.defaultgenamt, adapter, family)
+        context = service.info.context_length
+        return convert.to_request(body, name, settings.defaultgenamt, adapter, family, context)
 
     async def read_request(request: Request) -> tuple[GenerationRequest, Origin]:
         body = await read_model(request, GenerateBody, limit)
