@@ -19,7 +19,7 @@ from server.dialects.kobold.routes import kobold_routes
 from server.dialects.ollama.routes import ollama_routes
 from server.dialects.openai.routes import openai_routes
 from server.dialects.responses.routes import responses_routes
-from server.logs import OnceLog
+from server.logs import UnsupportedLog
 from server.middleware.bodies import HeldBodies
 from server.middleware.client_address import ClientAddress
 from server.middleware.crashes import CrashBoundary
@@ -49,7 +49,7 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
     Raises `ConfigError` for files of the settings that cannot be used.
     """
     guard = KeyGuard(key_of(settings))
-    log = OnceLog()
+    log = UnsupportedLog()
     guessed = _guessed_adapter(service)
     chosen = (load_adapter(settings.adapter) or guessed) if settings.adapter else None
     tags = guessed if chosen is None else chosen

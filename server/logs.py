@@ -4,11 +4,14 @@ import logging
 import logging.config
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """Id of the HTTP request that the current task works for."""
+
+TOLD_ONCE = 256
+"""Names that are remembered as told; of others, which clients may make up without end, nothing is said."""
 
 RARE_SECONDS = 60.0
 """Between two log lines of the same trouble, where clients could bring it about without end."""
@@ -47,18 +50,23 @@ def set_up_logging(*, quiet: bool, prompts: bool) -> None:
     )
 
 
-class OnceLog:
-    """Tells about fields that clients ask for in vain, each once: clients repeat them forever."""
+class UnsupportedLog:
+    """Tells about what clients ask for in vain, as warnings, which `quiet` does not silence."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
         self._logger = logging.getLogger("server.unsupported")
 
-    def tell(self, fields: dict[str, str]) -> None:
-        """Log the fields that were not told yet, with their reasons."""
-        for name in fields.keys() - self._told:
-            self._told.add(name)
-            self._logger.info("a client asks for %s, which has no effect: %s", name, fields[name])
+    def tell(self, fields: Mapping[str, str]) -> None:
+        """Log the fields that were not told yet, with their reasons: clients repeat them forever."""
+        new = [name for name in fields if name not in self._told][: TOLD_ONCE - len(self._told)]
+        self._told.update(new)
+        self.tell_each({name: fields[name] for name in new})
+
+    def tell_each(self, fields: Mapping[str, str]) -> None:
+        """Log the fields, with their reasons, whether they were told before or not."""
+        for name, reason in fields.items():
+            self._logger.warning("a client asks for %s, which has no effect: %s", name, reason)
 
 
 class RareLog:

@@ -12,6 +12,7 @@ from engine.types import ChatPrompt, GenerationRequest, Grammar, ModelInfo, Text
 from server.chat.adapters import Adapter
 from server.chat.budget import thinking_tokens
 from server.chat.call import ChatCall, Tool, ToolMode
+from server.chat.client_header import without_headers
 from server.chat.fitting import fit
 from server.chat.history import text_of
 from server.chat.reasoning import family_of
@@ -77,9 +78,21 @@ class ChatPlan:
     request: GenerationRequest
     new_reader: Callable[[], TurnReader]
 
+    @property
+    def text(self) -> str:
+        """The prompt, which is always text, with the memory in front."""
+        prompt = self.request.prompt
+        assert isinstance(prompt, TextPrompt)
+        return prompt.memory + prompt.text
+
     def reader(self) -> TurnReader:
         """A reader for the events of one generation."""
         return self.new_reader()
+
+
+def counting_request() -> GenerationRequest:
+    """The base of a request whose prompt is only counted."""
+    return GenerationRequest("count", TextPrompt(""), max_tokens=0)
 
 
 class ChatPlanner:
@@ -123,7 +136,8 @@ class ChatPlanner:
         that cannot be met, and for a grammar together with tools that must be called; `TemplateCostError`
         where the template exceeds its limits; what else `render` raises.
 
-        Of a chat that has outgrown the context the oldest turns are left out (`fitting`).
+        Headers in front of the system prompt are left out (`client_header`), and of a chat that has outgrown
+        the context the oldest turns (`fitting`).
         """
         tools = _offered(call)
         named = call.tool_choice.name
@@ -131,7 +145,7 @@ class ChatPlanner:
         if required and call.grammar is not None:
             raise RequestError("a response format and a tool that must be called exclude each other")
         several = not required if call.parallel_tool_calls is None else call.parallel_tool_calls
-        call = replace(call, parallel_tool_calls=several)
+        call = replace(call, parallel_tool_calls=several, messages=without_headers(call.messages))
 
         adapter = self._adapter if call.adapter is None else Adapter.from_mapping(call.adapter)
         bound = required or (call.grammar is not None and not tools)

@@ -37,7 +37,7 @@ def serve(settings: Settings) -> None:
     console = Console(quiet=settings.quiet)
     set_up_logging(quiet=settings.quiet, prompts=settings.debugmode)
     for name, reason in settings.ignored.items():
-        _logger.info("%s has no effect: %s", plain(name), reason)
+        _logger.warning("%s has no effect: %s", plain(name), reason)
     if settings.password_file is not None and readable_by_all(settings.password_file):
         name = plain(str(settings.password_file))
         _logger.warning("every user of this machine can read %s: chmod 600 makes it yours", name)

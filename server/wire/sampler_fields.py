@@ -258,9 +258,10 @@ NOT_YET: dict[str, NotYet] = {
     "guidance_scale": NotYet("guidance by a negative prompt is not built", exactly(1)),
 }
 
-IGNORED: dict[str, str] = {
-    "negative_prompt": "a parameter of guidance_scale",
+LEFT_OUT: dict[str, NotYet] = {
+    "negative_prompt": NotYet("guidance by a negative prompt is not built", empty),
 }
+"""What a client says to the model and the model never sees: told with each request."""
 
 
 def to_sampling(fields: SamplerFields) -> SamplingParams:

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from server.auth import KeyGuard
-from server.chat.planner import ChatPlan, ChatPlanner
+from server.chat.planner import ChatPlan, ChatPlanner, counting_request
 from server.dialects.anthropic import convert
 from server.dialects.anthropic.answer import Answer, Event
 from server.dialects.anthropic.errors import AnthropicErrorBody, AnthropicRoute
 from server.dialects.anthropic.schemas import NOT_YET, ConversationBody, MessagesBody
-from server.logs import OnceLog
+from server.logs import UnsupportedLog
 from server.service import GenerationService, Origin
 from server.settings import Settings
 from server.wire.batches import whole, written
@@ -23,12 +23,12 @@ from server.wire.endpoint import EVENTS, JSON, body_of, failures_of
 from server.wire.names import model_name
 from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
-from server.wire.sampler_fields import asked_in_vain
+from server.wire.sampler_fields import LEFT_OUT, asked_in_vain
 from server.wire.sse import EventStream, typed_event
 
 
 def anthropic_routes(
-    service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
+    service: GenerationService, settings: Settings, guard: KeyGuard, log: UnsupportedLog, planner: ChatPlanner
 ) -> APIRouter:
     """All routes of the dialect."""
     router = APIRouter(
@@ -49,9 +49,10 @@ def anthropic_routes(
         """
         body = await read_model(request, MessagesBody, settings.largest_body)
         log.tell(asked_in_vain(body, NOT_YET))
+        log.tell_each(asked_in_vain(body, LEFT_OUT))
         answer_id = f"msg_{secrets.token_hex(12)}"
         base = convert.base_request(body, answer_id)
-        plan = await planner.plan(convert.chat_call(body), base, service.render_chat)
+        plan = await planner.plan(convert.chat_call(body, log.tell), base, service.render_chat)
         answer = Answer(
             id=answer_id,
             model=model_name(service.info),
@@ -68,8 +69,8 @@ def anthropic_routes(
     async def count_tokens(request: Request) -> JsonReply:
         """How many tokens a conversation takes."""
         body = await read_model(request, ConversationBody, settings.largest_body)
-        plan = await planner.plan(convert.chat_call(body), convert.counting_request(), service.render_chat)
-        ids = await service.count(convert.prompt_text(plan.request), special=True)
+        plan = await planner.plan(convert.chat_call(body, log.tell), counting_request(), service.render_chat)
+        ids = await service.count(plan.text, special=True)
         return JsonReply({"input_tokens": len(ids)})
 
     return router
@@ -80,7 +81,7 @@ async def _events(
 ) -> AsyncGenerator[list[Event], None]:
     """The events of the answer, the first ones when the engine has taken the request."""
     reader = plan.reader()
-    prompt = await service.count(convert.prompt_text(plan.request), special=True)
+    prompt = await service.count(plan.text, special=True)
     async with aclosing(service.stream(plan.request, origin=origin)) as news:
         await anext(news)
         yield answer.opening(len(prompt))

@@ -6,10 +6,10 @@ from pydantic import Field
 
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
-from server.wire.lenient import Count, Name, Natural, PositiveLength, Real, Texts, Truth, WireModel
-from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
+from server.wire.lenient import Count, Natural, PositiveLength, Real, Texts, Truth, WireModel
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, empty, field
+from server.wire.tools import Declared
 
 Blocks = str | list[dict[str, Any]]
 """Content: text, or blocks, each with a `type`."""
@@ -20,25 +20,6 @@ class Turn(WireModel):
 
     role: Literal["user", "assistant", "system"] = Field(description="who speaks")
     content: Blocks = Field(description="what is said: text, or blocks")
-
-
-class ToolBody(WireModel):
-    """A function that the model may call. Tools of other types than `custom` run at Anthropic alone."""
-
-    name: Annotated[str, Field(min_length=1, max_length=128, description="its name")]
-    type: Literal["custom"] = field("custom", "only functions of the client's own are known")
-    description: str = field("", "what it does, for the model")
-    input_schema: dict[str, Any] = Field(description="JSON schema of its arguments, an object")
-
-
-class ToolChoiceBody(WireModel):
-    """Whether a tool must be called, and which."""
-
-    type: Literal["auto", "any", "tool", "none"] = Field(
-        description="the model decides, one must be called, `name` must be called, none may be called"
-    )
-    name: Name | None = field(None, "the tool of type `tool`")
-    disable_parallel_tool_use: Truth = field(False, "at most one call in a reply")
 
 
 class ThinkingBody(WireModel):
@@ -73,8 +54,10 @@ class ConversationBody(WireModel):
         ..., "the conversation so far"
     )
     system: Blocks = field("", "what the model is told before the conversation")
-    tools: tuple[ToolBody, ...] = field((), "functions that the model may call")
-    tool_choice: ToolChoiceBody | None = field(None, "whether one of them must be called, and which")
+    tools: Declared = field([], "functions that the model may call; tools of other types are skipped")
+    tool_choice: dict[str, Any] | str | None = field(
+        None, 'whether one of them must be called, and which: {"type": "auto", "any", "tool" or "none"}'
+    )
     thinking: ThinkingBody | None = field(None, "whether the model thinks before it answers")
     output_config: OutputBody = field(OutputBody(), "form of the reply, and the effort put into it")
 
@@ -115,8 +98,7 @@ COUNT_IGNORED: dict[str, str] = {
 }
 
 IGNORED: dict[str, str] = (
-    IGNORED_SAMPLER_FIELDS
-    | IGNORED_GENERATION_FIELDS
+    IGNORED_GENERATION_FIELDS
     | COUNT_IGNORED
     | {
         "max_length": "max_tokens is required and says it",

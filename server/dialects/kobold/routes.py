@@ -16,9 +16,9 @@ from server.dialects.kobold import convert
 from server.dialects.kobold.info import add_info_routes
 from server.dialects.kobold.media import add_media_routes
 from server.dialects.kobold.saves import add_save_routes
-from server.dialects.kobold.schemas import NOT_YET, BasicBody, GenerateBody, KeyBody
+from server.dialects.kobold.schemas import LEFT_OUT, NOT_YET, BasicBody, GenerateBody, KeyBody
 from server.dialects.kobold.tokens import add_token_routes
-from server.logs import OnceLog
+from server.logs import UnsupportedLog
 from server.savedata import SaveData
 from server.service import GenerationService, Origin
 from server.settings import Settings
@@ -36,7 +36,7 @@ def kobold_routes(
     service: GenerationService,
     settings: Settings,
     guard: KeyGuard,
-    log: OnceLog,
+    log: UnsupportedLog,
     *,
     adapter: Adapter,
     story: Mapping[str, Any],
@@ -55,6 +55,7 @@ def kobold_routes(
 
     def to_request(body: GenerateBody) -> GenerationRequest:
         log.tell(asked_in_vain(body, NOT_YET))
+        log.tell_each(asked_in_vain(body, LEFT_OUT))
         name = f"kobold-{secrets.token_hex(8)}"
         context = service.info.context_length
         return convert.to_request(body, name, settings.defaultgenamt, adapter, family, context)

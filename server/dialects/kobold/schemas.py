@@ -7,7 +7,7 @@ from pydantic import Field
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
 from server.wire.lenient import Count, Length, Name, Truth, WireModel
-from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
+from server.wire.sampler_fields import LEFT_OUT as SAMPLERS_LEFT_OUT
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, empty, field, number
 
@@ -95,13 +95,14 @@ def _single(value: Any) -> bool:
 
 
 NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
-    "images": NotYet("no models that see are supported yet", empty),
-    "audio": NotYet("no models that hear are supported yet", empty),
     "n": NotYet("this endpoint makes one text, as KoboldCpp's does", _single),
 }
 
-IGNORED: dict[str, str] = (
-    IGNORED_SAMPLER_FIELDS
-    | IGNORED_GENERATION_FIELDS
-    | {"quiet": "what is logged is the server's choice, and prompts are not"}
-)
+LEFT_OUT: dict[str, NotYet] = SAMPLERS_LEFT_OUT | {
+    "images": NotYet("no model that sees is loaded, and the model continues the text alone", empty),
+    "audio": NotYet("no model that hears is loaded, and the model continues the text alone", empty),
+}
+
+IGNORED: dict[str, str] = IGNORED_GENERATION_FIELDS | {
+    "quiet": "what is logged is the server's choice, and prompts are not"
+}

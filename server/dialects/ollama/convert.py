@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.errors import RequestError
 from engine.types import UNTIL_END, GenerationRequest, JsonGrammar, TextPrompt
-from server.chat.call import ChatCall, Tool
+from server.chat.call import ChatCall
 from server.dialects.ollama.schemas import (
     MessageBody,
     OllamaChatBody,
@@ -16,19 +16,20 @@ from server.dialects.ollama.schemas import (
 )
 from server.wire.generation_fields import said_length, to_request
 from server.wire.lenient import COUNT_LIMIT
+from server.wire.tools import Tell, read_tools
 
 DEFAULT_LENGTH = 400
 UNSEEN = "images: no model that sees is loaded"
 
 
-def chat_call(body: OllamaChatBody) -> ChatCall:
-    """The turn that is asked for. Raises `RequestError` for what the model cannot do."""
+def chat_call(body: OllamaChatBody, tell: Tell) -> ChatCall:
+    """The turn that is asked for. `tell` hears of tools that are skipped.
+
+    Raises `RequestError` for what the model cannot do.
+    """
     return ChatCall(
         messages=_messages(body.messages),
-        tools=tuple(
-            Tool(tool.function.name, tool.function.description, tool.function.parameters)
-            for tool in body.tools
-        ),
+        tools=read_tools(body.tools, tell).tools,
         grammar=_grammar(body.format),
         reasoning_effort=_effort(body),
     )

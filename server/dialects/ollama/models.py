@@ -3,13 +3,15 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from engine.types import ModelInfo
+from server.chat.reasoning import family_of
 
-VERSION = "0.7.0"
-"""The version of Ollama's API that KoboldCpp reports."""
+VERSION = "0.13.4"
+"""The first version of Ollama's API with `/v1/responses`, below which Codex refuses to work."""
 
 NEVER = "9999-12-31T23:59:59Z"
 """When the model is unloaded."""
@@ -34,6 +36,11 @@ class ModelFile:
         except OSError:
             found = None
         return cls() if found is None else cls(found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+
+def version_reply() -> dict[str, Any]:
+    """The answer of `/api/version`: that of the API, and this server's own."""
+    return {"version": VERSION, "nkat": version("nkat")}
 
 
 def tags_reply(info: ModelInfo, file: ModelFile) -> dict[str, Any]:
@@ -90,14 +97,10 @@ def _details(info: ModelInfo) -> dict[str, Any]:
 
 
 def _capabilities(info: ModelInfo) -> list[str]:
-    """What the model can do, as far as its chat template tells."""
+    """What the model can do here: any is told of tools, its template says whether it thinks, none sees."""
     template = info.chat_template or ""
-    told = ["completion"]
-    if "tools" in template:
-        told.append("tools")
-    if "enable_thinking" in template or "reasoning_content" in template:
-        told.append("thinking")
-    return told
+    thinks = family_of(template).marked_in(template) or "enable_thinking" in template
+    return ["completion", "tools", *(["thinking"] if thinks else [])]
 
 
 def _short(count: int) -> str:

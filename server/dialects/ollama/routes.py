@@ -18,8 +18,9 @@ from server.dialects.ollama import convert
 from server.dialects.ollama.answer import Answer, Line, RawReader
 from server.dialects.ollama.embeddings import add_embedding_routes
 from server.dialects.ollama.errors import OllamaErrorBody, OllamaRoute
-from server.dialects.ollama.models import VERSION, ModelFile, running_reply, show_reply, tags_reply
+from server.dialects.ollama.models import ModelFile, running_reply, show_reply, tags_reply, version_reply
 from server.dialects.ollama.schemas import (
+    GENERATE_NOT_YET,
     NOT_YET,
     OllamaChatBody,
     OllamaGenerateBody,
@@ -27,7 +28,7 @@ from server.dialects.ollama.schemas import (
     SharedBody,
 )
 from server.dialects.ollama.stream import LineStream, line
-from server.logs import OnceLog
+from server.logs import UnsupportedLog
 from server.service import GenerationService, Origin
 from server.settings import Settings
 from server.wire.batches import whole, written
@@ -37,7 +38,7 @@ from server.wire.disconnect import unless_gone
 from server.wire.endpoint import JSON, LINES, body_of, failures_of
 from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
-from server.wire.sampler_fields import asked_in_vain
+from server.wire.sampler_fields import LEFT_OUT, asked_in_vain
 from server.wire.shown import shown_info
 
 
@@ -48,7 +49,7 @@ class Reader(Protocol):
 
 
 def ollama_routes(
-    service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
+    service: GenerationService, settings: Settings, guard: KeyGuard, log: UnsupportedLog, planner: ChatPlanner
 ) -> APIRouter:
     """All routes of the dialect."""
     router = APIRouter(route_class=OllamaRoute, tags=["Ollama"], responses=failures_of(OllamaErrorBody))
@@ -71,7 +72,7 @@ def ollama_routes(
         if not body.messages:
             return JsonReply(answer.nothing(unloaded=convert.unloads(body)))
         base = convert.base_request(body, _request_id(), settings.defaultgenamt)
-        plan = await planner.plan(convert.chat_call(body), base, service.render_chat)
+        plan = await planner.plan(convert.chat_call(body, log.tell), base, service.render_chat)
         return await answered(request, body, plan.request, plan.reader(), answer)
 
     @router.post(
@@ -87,6 +88,7 @@ def ollama_routes(
         """
         started = time.perf_counter_ns()
         body = await read_model(request, OllamaGenerateBody, settings.largest_body)
+        log.tell(asked_in_vain(body, GENERATE_NOT_YET))
         answer = Answer(service.info.name, False, convert.shows_thinking(body), started)
         if not body.prompt:
             return JsonReply(answer.nothing(unloaded=convert.unloads(body)))
@@ -117,7 +119,7 @@ def ollama_routes(
     @router.get("/api/version")
     async def version() -> JsonReply:
         """The version of the API."""
-        return JsonReply({"version": VERSION})
+        return JsonReply(version_reply())
 
     @router.post("/api/show", dependencies=with_key, openapi_extra=body_of(OllamaShowBody))
     async def show(request: Request) -> JsonReply:
@@ -129,6 +131,7 @@ def ollama_routes(
         request: Request, body: SharedBody, wanted: GenerationRequest, reader: Reader, answer: Answer
     ) -> Response:
         log.tell(asked_in_vain(body.options, NOT_YET))
+        log.tell_each(asked_in_vain(body.options, LEFT_OUT))
         origin = origin_of(request, body.options.genkey)
         lines = _lines(service, wanted, origin, reader, answer)
         if body.stream:

@@ -7,9 +7,9 @@ from pydantic import Field
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
 from server.wire.lenient import Count, Length, Name, Natural, Real, Seed, Texts, Truth, WireModel
-from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
-from server.wire.sampler_fields import NotYet, field
+from server.wire.sampler_fields import NotYet, empty, field
+from server.wire.tools import Declared
 
 TokenId = Annotated[int, Field(strict=True, ge=0)]
 CONTEXT_IDS = 1 << 20
@@ -75,10 +75,10 @@ class OllamaGenerateBody(SharedBody):
         (), "the `context` of an earlier reply, which is gone on from"
     )
 
-    template: Any = field(None, "ignored: the model's own template is used")
-    width: Any = field(None, "ignored")
-    height: Any = field(None, "ignored")
-    steps: Any = field(None, "ignored")
+    template: Any = field(None, "not supported: the model's own template is used")
+    width: Any = field(None, "not supported: no model that draws is loaded")
+    height: Any = field(None, "not supported: no model that draws is loaded")
+    steps: Any = field(None, "not supported: no model that draws is loaded")
 
 
 class FunctionBody(WireModel):
@@ -107,28 +107,13 @@ class MessageBody(WireModel):
     tool_call_id: Name = field("", "the call whose result this is")
 
 
-class SignatureBody(WireModel):
-    """What a tool is called, what it does, and what it takes."""
-
-    name: Annotated[str, Field(min_length=1, max_length=128, description="its name")]
-    description: str = field("", "what it does, for the model")
-    parameters: dict[str, Any] = field({}, "JSON schema of its arguments, an object")
-
-
-class ToolBody(WireModel):
-    """A function that the model may call."""
-
-    type: Literal["function"] = field("function", "only functions are known")
-    function: SignatureBody = Field(description="the function")
-
-
 class OllamaChatBody(SharedBody):
     """Body of `/api/chat`."""
 
     messages: Annotated[list[MessageBody], Field(max_length=MESSAGES_LIMIT)] = field(
         [], "the conversation; without it nothing is made"
     )
-    tools: tuple[ToolBody, ...] = field((), "functions that the model may call")
+    tools: Declared = field([], "functions that the model may call; tools of other types are skipped")
 
 
 class OllamaShowBody(WireModel):
@@ -142,26 +127,22 @@ class OllamaShowBody(WireModel):
 NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET
 """Of the options."""
 
-OPTIONS_IGNORED: dict[str, str] = (
-    IGNORED_SAMPLER_FIELDS
-    | IGNORED_GENERATION_FIELDS
-    | {
-        "num_keep": "a prompt that does not fit loses its oldest part, as in KoboldCpp",
-        "penalize_newline": "newlines count as any token does, as in KoboldCpp",
-        "num_thread": "a setting of the server",
-        "num_batch": "a setting of the server",
-        "num_gpu": "a setting of the server",
-        "main_gpu": "a setting of the server",
-        "numa": "a way of loading, and the model is loaded",
-        "low_vram": "a way of loading, and the model is loaded",
-        "use_mmap": "a way of loading, and the model is loaded",
-        "use_mlock": "a way of loading, and the model is loaded",
-        "f16_kv": "a way of loading, and the model is loaded",
-        "vocab_only": "a way of loading, and the model is loaded",
-        "logits_all": "a way of loading, and the model is loaded",
-        "embedding_only": "a way of loading, and the model is loaded",
-    }
-)
+OPTIONS_IGNORED: dict[str, str] = IGNORED_GENERATION_FIELDS | {
+    "num_keep": "a prompt that does not fit loses its oldest part, as in KoboldCpp",
+    "penalize_newline": "newlines count as any token does, as in KoboldCpp",
+    "num_thread": "a setting of the server",
+    "num_batch": "a setting of the server",
+    "num_gpu": "a setting of the server",
+    "main_gpu": "a setting of the server",
+    "numa": "a way of loading, and the model is loaded",
+    "low_vram": "a way of loading, and the model is loaded",
+    "use_mmap": "a way of loading, and the model is loaded",
+    "use_mlock": "a way of loading, and the model is loaded",
+    "f16_kv": "a way of loading, and the model is loaded",
+    "vocab_only": "a way of loading, and the model is loaded",
+    "logits_all": "a way of loading, and the model is loaded",
+    "embedding_only": "a way of loading, and the model is loaded",
+}
 
 SHOW_IGNORED: dict[str, str] = {
     "model": "one model is loaded, and it answers under any name",
@@ -175,9 +156,10 @@ CHAT_IGNORED: dict[str, str] = {
     "shift": "a reply ends where the context does",
 }
 
-GENERATE_IGNORED: dict[str, str] = CHAT_IGNORED | {
-    "template": "it is in Go's template language; the model's own template is used",
-    "width": "no model that draws is loaded",
-    "height": "no model that draws is loaded",
-    "steps": "no model that draws is loaded",
+GENERATE_NOT_YET: dict[str, NotYet] = {
+    "template": NotYet("it is in Go's template language; the model's own template is used", empty),
+    "width": NotYet("no model that draws is loaded", empty),
+    "height": NotYet("no model that draws is loaded", empty),
+    "steps": NotYet("no model that draws is loaded", empty),
 }
+"""Of the body of a generation."""

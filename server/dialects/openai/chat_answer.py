@@ -4,18 +4,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.types import TokenLogprob, Usage
-from server.chat.message import ContentDelta, Delta, Ended, Ending, Message, ReasoningDelta, ToolCallDelta
+from server.chat.message import (
+    ContentDelta,
+    Delta,
+    Ended,
+    Ending,
+    Message,
+    ReasoningDelta,
+    ToolCall,
+    ToolCallDelta,
+)
 from server.dialects.openai.answer import Head, error_chunk
 from server.dialects.openai.convert import usage_reply
+from server.wire.custom_input import CustomInput
 from server.wire.logprobs import chat_logprobs
+from server.wire.tools import NO_TOOLS, Offer
 
 
 @dataclass(slots=True)
 class ChatAnswer:
-    """One answer with a message for each choice. `logprobs`: whether the client wants probabilities."""
+    """One answer with a message for each choice.
+
+    `logprobs`: whether the client wants probabilities; `offer` has the client's names of the tools.
+    """
 
     head: Head
     logprobs: bool = False
+    offer: Offer = NO_TOOLS
+    _inputs: dict[tuple[int, int], CustomInput] = field(default_factory=dict)
+    """Of the calls of custom tools so far, by choice and call."""
     _usages: dict[int, Usage] = field(default_factory=dict)
 
     kind = "chat.completion.chunk"
@@ -25,7 +42,7 @@ class ChatAnswer:
         choices = [
             {
                 "index": index,
-                "message": _message(message),
+                "message": self._message(message),
                 "logprobs": self._told(message.logprobs),
                 "finish_reason": message.ending.value,
             }
@@ -48,7 +65,7 @@ class ChatAnswer:
             case ReasoningDelta(text):
                 return [self._chunk(index, {"reasoning_content": text})]
             case ToolCallDelta():
-                return [self._chunk(index, {"tool_calls": [_call(delta)]})]
+                return [self._chunk(index, {"tool_calls": [self._call(index, delta)]})]
             case Ended(Ending.ERROR, _, error, refused):
                 return [error_chunk(error, refused=refused)]
             case Ended(ending, usage):
@@ -73,19 +90,33 @@ class ChatAnswer:
     def _told(self, logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
         return {"content": chat_logprobs(logprobs)} if self.logprobs else None
 
+    def _message(self, message: Message) -> dict[str, Any]:
+        calls = [self._whole_call(call) for call in message.tool_calls]
+        content = message.content if message.content or not calls else None
+        said: dict[str, Any] = {"role": "assistant", "content": content, "tool_calls": calls}
+        return said | {"reasoning_content": message.reasoning} if message.reasoning else said
 
-def _message(message: Message) -> dict[str, Any]:
-    calls = [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in message.tool_calls
-    ]
-    content = message.content if message.content or not calls else None
-    said: dict[str, Any] = {"role": "assistant", "content": content, "tool_calls": calls}
-    return said | {"reasoning_content": message.reasoning} if message.reasoning else said
+    def _whole_call(self, call: ToolCall) -> dict[str, Any]:
+        tool = self.offer.declaration(call.name)
+        if tool.custom:
+            said = {"name": tool.name, "input": CustomInput().push(call.arguments)}
+            return {"id": call.id, "type": "custom", "custom": said}
+        return {"id": call.id, "type": "function", "function": _function(call.name, call.arguments)}
+
+    def _call(self, choice: int, delta: ToolCallDelta) -> dict[str, Any]:
+        place = (choice, delta.index)
+        if delta.id:
+            head = {"index": delta.index, "id": delta.id}
+            tool = self.offer.declaration(delta.name)
+            if not tool.custom:
+                return head | {"type": "function", "function": _function(delta.name, delta.arguments)}
+            self._inputs[place] = CustomInput()
+            said = {"name": tool.name, "input": self._inputs[place].push(delta.arguments)}
+            return head | {"type": "custom", "custom": said}
+        if place in self._inputs:
+            return {"index": delta.index, "custom": {"input": self._inputs[place].push(delta.arguments)}}
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
 
 
-def _call(delta: ToolCallDelta) -> dict[str, Any]:
-    if delta.id:
-        function = {"name": delta.name, "arguments": delta.arguments}
-        return {"index": delta.index, "id": delta.id, "type": "function", "function": function}
-    return {"index": delta.index, "function": {"arguments": delta.arguments}}
+def _function(name: str, arguments: str) -> dict[str, Any]:
+    return {"name": name, "arguments": arguments}

@@ -1,7 +1,9 @@
 """The only translator between the OpenAI wire and the engine's messages. Pure."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from engine.errors import RequestError
@@ -16,12 +18,23 @@ from engine.types import (
     Usage,
 )
 from server.chat.adapters import Adapter
-from server.chat.call import ChatCall, Tool, ToolChoice, ToolMode
+from server.chat.call import ChatCall
 from server.chat.placeholders import fill_placeholders
-from server.dialects.openai.schemas import ChatBody, ChatMessage, CompletionBody, SharedBody, ToolBody
+from server.dialects.openai.schemas import (
+    CHAT_REFUSED,
+    COMPLETION_REFUSED,
+    ChatBody,
+    ChatMessage,
+    CompletionBody,
+    SharedBody,
+)
 from server.wire import generation_fields
 from server.wire.names import model_name
+from server.wire.parts import text_of_part, unknown_part
+from server.wire.replies import HttpError
 from server.wire.response_form import form_grammar, schema_grammar
+from server.wire.tool_choice import read_choice
+from server.wire.tools import INPUT, Offer, Tell
 
 DEFAULT_LENGTH = 180
 DEFAULT_CHAT_LENGTH = 400
@@ -40,8 +53,13 @@ FINISH = {
 def completion_requests(
     body: CompletionBody, request_id: str, default_length: int | None, adapter: Adapter
 ) -> list[GenerationRequest]:
-    """One request for each prompt; `body.n` is for the caller. `adapter`: the tags of placeholders."""
+    """One request for each prompt; `body.n` is for the caller. `adapter`: the tags of placeholders.
+
+    Raises `RequestError` for a field without which the replies would answer another question.
+    """
     fallback = DEFAULT_LENGTH if default_length is None else default_length
+    if body.suffix:
+        raise RequestError(f"suffix: {COMPLETION_REFUSED['suffix']}")
     grammar = _grammar(body)
     requests = []
     for index, given in enumerate(body.prompt):
@@ -66,12 +84,20 @@ def chat_request(body: ChatBody, request_id: str, default_length: int | None) ->
     return _request(body, request_id, TextPrompt(""), fallback, _stop(body), _alternatives(body))
 
 
-def chat_call(body: ChatBody) -> ChatCall:
-    """What is asked of the chat. Raises `RequestError`."""
+def chat_call(body: ChatBody, offer: Offer, tell: Tell) -> ChatCall:
+    """What is asked of the chat. `offer`: the body's tools; `tell` hears of a choice without effect.
+
+    Raises `RequestError`, also for fields without which the reply would answer another question.
+    """
+    if body.functions and not body.tools:
+        raise RequestError(f"functions: {CHAT_REFUSED['functions']}")
+    if body.modalities not in (None, [], ["text"]):
+        raise RequestError(f"modalities: {CHAT_REFUSED['modalities']}")
+    choice, tools = read_choice(body.tool_choice, offer, tell)
     return ChatCall(
-        messages=tuple(_message(message) for message in body.messages),
-        tools=tuple(_tool(tool) for tool in body.tools),
-        tool_choice=tool_choice(body.tool_choice),
+        messages=tuple(_message(message, index) for index, message in enumerate(body.messages)),
+        tools=tools,
+        tool_choice=choice,
         parallel_tool_calls=body.parallel_tool_calls,
         grammar=_grammar(body),
         continue_last=body.continue_assistant_turn,
@@ -82,18 +108,6 @@ def chat_call(body: ChatBody) -> ChatCall:
         reasoning_effort=body.reasoning_effort,
         thinking_budget=body.thinking_budget_tokens if body.thinking_budget_tokens >= 0 else None,
     )
-
-
-def tool_choice(value: str | dict[str, Any] | None) -> ToolChoice:
-    """OpenAI's word for it. Raises `RequestError`."""
-    match value:
-        case None:
-            return ToolChoice()
-        case "auto" | "required" | "none":
-            return ToolChoice(ToolMode(value))
-        case {"function": {"name": str(name)}}:
-            return ToolChoice(ToolMode.REQUIRED, name)
-    raise RequestError('tool_choice must be "none", "auto", "required" or {"function": {"name": ...}}')
 
 
 def _grammar(body: SharedBody) -> Grammar | None:
@@ -146,27 +160,37 @@ def _length(body: SharedBody, fallback: int) -> int:
     return fallback if length is None or length < 0 else length
 
 
-def _message(message: ChatMessage) -> dict[str, Any]:
+def _message(message: ChatMessage, index: int) -> dict[str, Any]:
     """A message as templates know it: text content, and `system` for OpenAI's newer `developer`."""
+    place = f"messages.{index}.content"
     content = message.content
     if not isinstance(content, str):
-        content = "".join(_text_of(part) for part in content)
+        content = "".join(_text_of(part, f"{place}.{number}") for number, part in enumerate(content))
     role = "system" if message.role == "developer" else message.role
-    said = {**(message.model_extra or {}), "role": role, "content": content}
-    return said | {"tool_calls": message.tool_calls} if message.tool_calls else said
+    extra = message.model_extra or {}
+    said = {**extra, "role": role, "content": content}
+    if isinstance(thoughts := extra.get("reasoning"), str):
+        said.setdefault("reasoning_content", thoughts)
+    return said | {"tool_calls": [_call(call) for call in message.tool_calls]} if message.tool_calls else said
 
 
-def _tool(tool: ToolBody) -> Tool:
-    if tool.type != "function":
-        raise RequestError(f"tools of type {tool.type[:40]!r} are not known, only functions")
-    return Tool(tool.function.name, tool.function.description, tool.function.parameters)
-
-
-def _text_of(part: dict[str, Any] | str) -> str:
+def _text_of(part: dict[str, Any] | str, place: str) -> str:
     if isinstance(part, str):
         return part
-    text = part.get("text") if part.get("type", "text") == "text" else None
-    return text if isinstance(text, str) else ""
+    text = text_of_part({"type": "text"} | part if "text" in part else part, place)
+    if text is None:
+        raise unknown_part(part, place)
+    return text
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    """A call of an earlier message; one of a custom tool as that of the function that stands for it."""
+    custom = call.get("custom")
+    if call.get("type") != "custom" or not isinstance(custom, dict):
+        return call
+    arguments = json.dumps({INPUT: custom.get("input")}, ensure_ascii=False)
+    function = {"name": custom.get("name"), "arguments": arguments}
+    return {**call, "type": "function", "function": function}
 
 
 def usage_reply(usages: Iterable[Usage], choices: int) -> dict[str, Any]:
@@ -183,14 +207,31 @@ def usage_reply(usages: Iterable[Usage], choices: int) -> dict[str, Any]:
 
 
 def models_reply(info: ModelInfo, created: int) -> dict[str, Any]:
-    """The answer of `/v1/models`."""
-    model = {
-        "id": model_name(info),
+    """The answer of `/v1/models`, with what Anthropic's clients read of it."""
+    name = model_name(info)
+    page = {"first_id": name, "last_id": name, "has_more": False}
+    return {"object": "list", "data": [_model(name, created)]} | page
+
+
+def model_reply(info: ModelInfo, created: int, asked: str) -> dict[str, Any]:
+    """The answer of `/v1/models/{id}`, for OpenAI's and Anthropic's clients. Raises `HttpError`."""
+    name = model_name(info)
+    if asked not in (name, info.name):
+        raise HttpError(404, f"there is no model {asked[:80]!r}; the loaded one is {name!r}", "not_found")
+    return _model(name, created)
+
+
+def _model(name: str, created: int) -> dict[str, Any]:
+    moment = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
+    return {
+        "id": name,
         "object": "model",
         "created": created,
         "owned_by": "koboldcpp",
         "permission": [],
         "root": "koboldcpp",
         "status": {"value": "loaded"},
+        "type": "model",
+        "display_name": name,
+        "created_at": moment,
     }
-    return {"object": "list", "data": [model]}

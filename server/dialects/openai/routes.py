@@ -20,13 +20,14 @@ from server.dialects.openai.answer import CompletionAnswer, Head
 from server.dialects.openai.chat_answer import ChatAnswer
 from server.dialects.openai.embeddings import add_embedding_routes
 from server.dialects.openai.schemas import (
+    CHAT_LEFT_OUT,
     CHAT_NOT_YET,
     COMPLETION_NOT_YET,
     ChatBody,
     CompletionBody,
     SharedBody,
 )
-from server.logs import OnceLog
+from server.logs import UnsupportedLog
 from server.service import GenerationService, Origin, numbered
 from server.settings import Settings
 from server.wire.body import read_model
@@ -35,16 +36,17 @@ from server.wire.endpoint import EVENTS, JSON, ErrorBody, body_of, failures_of
 from server.wire.names import model_name
 from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
-from server.wire.sampler_fields import asked_in_vain
+from server.wire.sampler_fields import LEFT_OUT, asked_in_vain
 from server.wire.shown import shown_info
 from server.wire.sse import DONE, EventStream, plain_event
+from server.wire.tools import read_tools
 
 
 def openai_routes(
     service: GenerationService,
     settings: Settings,
     guard: KeyGuard,
-    log: OnceLog,
+    log: UnsupportedLog,
     planner: ChatPlanner,
     adapter: Adapter,
 ) -> APIRouter:
@@ -57,6 +59,11 @@ def openai_routes(
     async def models(request: Request) -> JsonReply:
         """The loaded model."""
         return JsonReply(convert.models_reply(shown_info(service.info, guard, request), started))
+
+    @router.get("/v1/models/{model_id:path}")
+    async def model(request: Request, model_id: str) -> JsonReply:
+        """The loaded model, by its name."""
+        return JsonReply(convert.model_reply(shown_info(service.info, guard, request), started, model_id))
 
     @router.post(
         "/v1/completions",
@@ -71,6 +78,7 @@ def openai_routes(
         """
         body = await read_model(request, CompletionBody, settings.largest_body)
         log.tell(asked_in_vain(body, COMPLETION_NOT_YET))
+        log.tell_each(asked_in_vain(body, LEFT_OUT))
         answer_id = f"cmpl-{secrets.token_hex(12)}"
         wanted = convert.completion_requests(body, answer_id, settings.defaultgenamt, adapter)
         echoes = [await _text(service, prompt) for prompt in body.prompt] if body.echo else []
@@ -101,15 +109,17 @@ def openai_routes(
         """
         body = await read_model(request, ChatBody, settings.largest_body)
         log.tell(asked_in_vain(body, CHAT_NOT_YET))
+        log.tell_each(asked_in_vain(body, CHAT_LEFT_OUT))
+        offer = read_tools(body.tools, log.tell)
         answer_id = f"chatcmpl-{secrets.token_hex(12)}"
         plan = await planner.plan(
-            convert.chat_call(body),
+            convert.chat_call(body, offer, log.tell),
             convert.chat_request(body, answer_id, settings.defaultgenamt),
             service.render_chat,
         )
         requests = numbered(plan.request, body.n)
         readers = {one.request_id: plan.reader() for one in requests}
-        answer = ChatAnswer(head(body, answer_id), logprobs=bool(body.logprobs))
+        answer = ChatAnswer(head(body, answer_id), logprobs=bool(body.logprobs), offer=offer)
         pieces = _deltas(service, requests, origin_of(request, body.genkey), readers)
         if body.stream:
             return EventStream(_chat_pieces(pieces, answer))

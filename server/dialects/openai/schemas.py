@@ -8,15 +8,12 @@ from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
 from server.wire.lenient import Count, CountReader, Length, Name, Seed, Texts, Truth, WireModel
 from server.wire.response_form import Schema
-from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
+from server.wire.sampler_fields import LEFT_OUT, NotYet, empty, exactly, field
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
-from server.wire.sampler_fields import NotYet, empty, exactly, field
+from server.wire.tools import Declared
 
 CHOICES_LIMIT = 16
 """Most choices of one request, over all its prompts."""
-
-TOOLS_LIMIT = 128
-"""Most tools of one request."""
 
 TokenId = Annotated[int, Field(strict=True, ge=0)]
 
@@ -95,7 +92,7 @@ class CompletionBody(SharedBody):
         None, "so many alternatives reported for each token", least=0, most=20
     )
 
-    suffix: Any = field(None, "not supported: text to lead up to")
+    suffix: Any = field(None, "refused: nothing is filled in between two texts")
     best_of: Any = field(None, "not supported beyond `n`")
 
 
@@ -109,21 +106,6 @@ class ChatMessage(WireModel):
     tool_calls: list[dict[str, Any]] = field([], "the calls of tools that the message makes")
 
 
-class FunctionTool(WireModel):
-    """A function that the model may call."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,128}$", description="its name")]
-    description: str = field("", "what it does, for the model")
-    parameters: dict[str, Any] = field({}, "JSON schema of its arguments, an object")
-
-
-class ToolBody(WireModel):
-    """An entry of `tools`."""
-
-    type: str = field("function", "only functions are known")
-    function: FunctionTool = Field(description="the function")
-
-
 class ChatBody(SharedBody):
     """Body of `/v1/chat/completions`."""
 
@@ -134,10 +116,12 @@ class ChatBody(SharedBody):
     continue_assistant_turn: Truth = field(True, "go on with a last message of the assistant")
     chat_template_kwargs: dict[str, Any] = field({}, "further variables of the model's chat template")
     memory: str = field("", "text in front of the whole prompt")
-    tools: Annotated[list[ToolBody], Field(max_length=TOOLS_LIMIT)] = field(
-        [], "functions the model may call"
+    tools: Declared = field(
+        [], "tools that the model may call: functions and custom tools; others are skipped"
     )
-    tool_choice: str | dict[str, Any] | None = field(None, "none, auto, required, or one function")
+    tool_choice: str | dict[str, Any] | None = field(
+        None, "none, auto, required, a tool, or a list of allowed ones"
+    )
     parallel_tool_calls: Truth | None = field(
         None, "let a reply call several tools; unset, it may where it need not call any"
     )
@@ -152,28 +136,43 @@ class ChatBody(SharedBody):
 
     images: Any = field(None, "not supported: no model that sees is loaded")
     audio: Any = field(None, "not supported: no model that hears is loaded")
+    functions: Any = field(None, "refused: older form of tools")
+    function_call: Any = field(None, "ignored: a parameter of functions")
+    modalities: Any = field(None, "text alone; anything else is refused")
+    web_search_options: Any = field(None, "not supported: no web is searched")
     replace_instruct_placeholders: Any = field(None, "ignored: messages have roles instead")
 
 
 COMPLETION_NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
-    "suffix": NotYet("filling in the middle is not built yet", empty),
     "best_of": NotYet("all choices are returned, as many as `n` says", exactly(1)),
 }
 
+COMPLETION_REFUSED: dict[str, str] = {
+    "suffix": "nothing is filled in between two texts; write both into the prompt in the model's own form",
+}
+"""Without these the reply would answer another question."""
+
 CHAT_NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
-    "images": NotYet("no models that see are supported yet", empty),
-    "audio": NotYet("no models that hear are supported yet", empty),
+    "web_search_options": NotYet("no web is searched from here", empty),
 }
 
-COMPLETION_IGNORED: dict[str, str] = (
-    IGNORED_SAMPLER_FIELDS
-    | IGNORED_GENERATION_FIELDS
-    | {
-        "model": "one model is loaded, and it answers under any name",
-        "user": "clients are told apart by their address and genkey",
-    }
-)
+CHAT_REFUSED: dict[str, str] = {
+    "functions": "this older form of tools is not known here; use tools",
+    "modalities": "replies are text; leave it out",
+}
+"""As `COMPLETION_REFUSED`."""
+
+CHAT_LEFT_OUT: dict[str, NotYet] = LEFT_OUT | {
+    "images": NotYet("no model that sees is loaded, and the model answers the text alone", empty),
+    "audio": NotYet("no model that hears is loaded, and the model answers the text alone", empty),
+}
+
+COMPLETION_IGNORED: dict[str, str] = IGNORED_GENERATION_FIELDS | {
+    "model": "one model is loaded, and it answers under any name",
+    "user": "clients are told apart by their address and genkey",
+}
 
 CHAT_IGNORED: dict[str, str] = COMPLETION_IGNORED | {
+    "function_call": "a parameter of functions, which are refused",
     "replace_instruct_placeholders": "messages have roles, which need no placeholders",
 }

@@ -11,12 +11,14 @@ from server.dialects.responses.items import Message
 from server.dialects.responses.output import (
     OPEN,
     CallItem,
+    CustomCallItem,
     Event,
     OutputItem,
     Part,
     ReasoningItem,
     TextItem,
 )
+from server.wire.tools import NO_TOOLS, Offer
 
 DONE, CUT_SHORT, FAILED = "completed", "incomplete", "failed"
 STATUS = {Ending.STOP: DONE, Ending.TOOL_CALLS: DONE, Ending.LENGTH: CUT_SHORT, Ending.ERROR: FAILED}
@@ -29,13 +31,16 @@ class Answer:
     `opening`, then `events` for each delta in its order, then `end` are what a stream sends. After the
     end `whole` is the response in one piece, and `message` the turn that a later response goes on from.
     `number` is a text that says nothing, of which all ids are made; `created` is in seconds since 1970;
-    `echo` is what the response says of its request.
+    `echo` is what the response says of its request. `offer` has the client's names of the tools; `sealed`:
+    thoughts come as `encrypted_content` as well.
     """
 
     number: str
     model: str
     created: int
     echo: dict[str, Any]
+    offer: Offer = NO_TOOLS
+    sealed: bool = False
     _items: list[OutputItem] = field(default_factory=list)
     _sent: int = 0
     _last: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +66,8 @@ class Answer:
         texts = [item.text for item in self._items if isinstance(item, TextItem)]
         message: Message = {"role": "assistant", "content": "".join(texts)}
         calls = [item.tool_call for item in self._items if isinstance(item, CallItem)]
-        return message | ({"tool_calls": calls} if calls else {})
+        thoughts = {"reasoning_content": self.thoughts} if self.thoughts else {}
+        return message | thoughts | ({"tool_calls": calls} if calls else {})
 
     def opening(self) -> list[Event]:
         """The events before the first delta."""
@@ -116,9 +122,11 @@ class Answer:
             case ContentDelta():
                 return TextItem(f"msg_{number}")
             case ReasoningDelta():
-                return ReasoningItem(f"rs_{number}")
-            case _:
-                return CallItem(f"fc_{number}", delta.index, delta.id, delta.name)
+                return ReasoningItem(f"rs_{number}", sealed=self.sealed)
+        tool = self.offer.declaration(delta.name)
+        if tool.custom:
+            return CustomCallItem(f"ctc_{number}", delta.index, delta.id, delta.name, tool)
+        return CallItem(f"fc_{number}", delta.index, delta.id, delta.name, tool)
 
     def _close(self, status: str) -> Iterator[Event]:
         if self._items:

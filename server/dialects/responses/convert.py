@@ -5,23 +5,29 @@ from typing import Any
 
 from engine.errors import RequestError
 from engine.types import GenerationRequest, JsonGrammar, TextPrompt
-from server.chat.call import ChatCall, Tool, ToolChoice, ToolMode
+from server.chat.call import ChatCall
 from server.dialects.responses.items import Message
-from server.dialects.responses.schemas import REFUSED, FormatBody, ResponsesBody, ToolChoiceBody
+from server.dialects.responses.schemas import REFUSED, ConversationBody, FormatBody, ResponsesBody
 from server.wire.generation_fields import said_length, to_request
+from server.wire.tool_choice import read_choice
+from server.wire.tools import Offer, Tell
 
 DEFAULT_LENGTH = 400
 LOGPROBS = "message.output_text.logprobs"
+SEALED_THOUGHTS = "reasoning.encrypted_content"
 EFFORTS = {
     None: "", "none": "none", "minimal": "minimal", "low": "low", "medium": "medium", "high": "high",
     "xhigh": "high", "max": "high",
 }  # fmt: skip
 
 
-def chat_call(body: ResponsesBody, conversation: tuple[Message, ...]) -> ChatCall:
+def chat_call(
+    body: ConversationBody, conversation: tuple[Message, ...], offer: Offer, tell: Tell
+) -> ChatCall:
     """The turn that is asked for, after all of `conversation`, earlier responses included.
 
-    Raises `RequestError` for fields without which the reply would answer another question.
+    `offer`: the body's tools; `tell` hears of a choice among them that has no effect. Raises `RequestError`
+    for fields without which the reply would answer another question.
     """
     for name, reason in REFUSED.items():
         if getattr(body, name):
@@ -29,7 +35,7 @@ def chat_call(body: ResponsesBody, conversation: tuple[Message, ...]) -> ChatCal
     told: tuple[Message, ...] = ()
     if body.instructions:
         told = ({"role": "system", "content": body.instructions},)
-    tools, choice = _tools(body)
+    choice, tools = read_choice(body.tool_choice, offer, tell)
     return ChatCall(
         messages=told + conversation,
         tools=tools,
@@ -58,8 +64,6 @@ def base_request(body: ResponsesBody, request_id: str, default_length: int | Non
 
 def echo(body: ResponsesBody) -> dict[str, Any]:
     """What a response says of the request that it answers."""
-    choice = body.tool_choice
-    said = choice if isinstance(choice, str) else choice.model_dump(exclude_unset=True)
     form = body.text.format
     return {
         "background": False,
@@ -73,8 +77,8 @@ def echo(body: ResponsesBody) -> dict[str, Any]:
         "store": body.store,
         "temperature": body.temperature,
         "text": {"format": form.model_dump(by_alias=True, exclude_unset=True) | {"type": form.type}},
-        "tool_choice": said,
-        "tools": [tool.model_dump() for tool in body.tools],
+        "tool_choice": body.tool_choice,
+        "tools": [{"strict": True} | tool if tool.get("type") == "function" else tool for tool in body.tools],
         "top_logprobs": body.top_logprobs if body.top_logprobs is not None else 0,
         "top_p": body.top_p,
         "truncation": "auto",
@@ -97,21 +101,3 @@ def _grammar(form: FormatBody) -> JsonGrammar | None:
                 raise RequestError("text.format.schema: a format of type json_schema needs a schema")
             return JsonGrammar(json.dumps(form.json_schema))
     return None
-
-
-def _tools(body: ResponsesBody) -> tuple[tuple[Tool, ...], ToolChoice]:
-    """The tools that may be called in this turn, and whether one must be."""
-    tools = tuple(Tool(tool.name, tool.description, tool.parameters) for tool in body.tools)
-    choice = body.tool_choice
-    if isinstance(choice, str):
-        return tools, ToolChoice(ToolMode(choice))
-    if choice.type == "function":
-        if choice.name is None:
-            raise RequestError("tool_choice.name: must name a tool")
-        return tools, ToolChoice(ToolMode.REQUIRED, choice.name)
-    allowed = _allowed(choice)
-    return tuple(tool for tool in tools if tool.name in allowed), ToolChoice(ToolMode(choice.mode))
-
-
-def _allowed(choice: ToolChoiceBody) -> set[Any]:
-    return {tool["name"] for tool in choice.tools if isinstance(tool.get("name"), str)}

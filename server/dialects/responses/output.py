@@ -1,12 +1,14 @@
 """The items of a response's output, each with the events that tell of it. Pure; a part of `answer`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.types import TokenLogprob
 from server.chat.message import ContentDelta, ReasoningDelta, ToolCallDelta
-from server.dialects.responses.items import Item
+from server.dialects.responses.items import Item, seal
+from server.wire.custom_input import CustomInput
 from server.wire.logprobs import chat_logprobs
+from server.wire.tools import Declaration
 
 Event = dict[str, Any]
 Part = ContentDelta | ReasoningDelta | ToolCallDelta
@@ -83,7 +85,9 @@ class TextItem(_Prose):
 
 @dataclass(slots=True)
 class ReasoningItem(_Prose):
-    """The thoughts in front of an answer."""
+    """The thoughts in front of an answer; `sealed`: also in the form that clients send back unread."""
+
+    sealed: bool = False
 
     def takes(self, delta: Part) -> bool:
         """Whether `delta` goes on with this item."""
@@ -97,7 +101,8 @@ class ReasoningItem(_Prose):
 
     def whole(self) -> Item:
         """The item as it is now."""
-        return {"type": "reasoning", "summary": []} | _Prose.whole(self)
+        item = {"type": "reasoning", "summary": []} | _Prose.whole(self)
+        return item | {"encrypted_content": seal(self.text)} if self.sealed else item
 
     def _done(self) -> Event:
         return self._of("response.reasoning_text.done", text=self.text)
@@ -108,12 +113,13 @@ class ReasoningItem(_Prose):
 
 @dataclass(slots=True)
 class CallItem:
-    """A call of a tool, the `index`-th of the reply."""
+    """A call of a function, the `index`-th call of the reply. `key`: the model's name of the tool."""
 
     id: str
     index: int
     call_id: str
-    name: str
+    key: str
+    tool: Declaration
     arguments: str = ""
     status: str = OPEN
 
@@ -131,28 +137,55 @@ class CallItem:
         if not delta.arguments:
             return []
         self.arguments += delta.arguments
-        kind = "response.function_call_arguments.delta"
-        return [{"type": kind, "item_id": self.id, "delta": delta.arguments}]
+        return self._changed(delta.arguments)
 
     def closing(self, status: str) -> list[Event]:
         """The events behind the last delta; `status` is the item's from then on."""
         self.status = status
-        done = {"type": "response.function_call_arguments.done", "item_id": self.id, "name": self.name}
-        return [
-            done | {"arguments": self.arguments},
-            {"type": "response.output_item.done", "item": self.whole()},
-        ]
+        return [self._done(), {"type": "response.output_item.done", "item": self.whole()}]
 
     def whole(self) -> Item:
         """The item as it is now."""
-        head = {"id": self.id, "type": "function_call", "status": self.status}
-        return head | {"call_id": self.call_id, "name": self.name, "arguments": self.arguments}
+        return self._head("function_call") | {"arguments": self.arguments}
 
     @property
     def tool_call(self) -> dict[str, Any]:
-        """The call in OpenAI's chat shape."""
-        function = {"name": self.name, "arguments": self.arguments}
+        """The call in OpenAI's chat shape, as the model made it."""
+        function = {"name": self.key, "arguments": self.arguments}
         return {"id": self.call_id, "type": "function", "function": function}
+
+    def _head(self, kind: str) -> Item:
+        space = {} if self.tool.namespace is None else {"namespace": self.tool.namespace}
+        head = {"id": self.id, "type": kind, "status": self.status, "call_id": self.call_id}
+        return head | {"name": self.tool.name} | space
+
+    def _changed(self, arguments: str) -> list[Event]:
+        kind = "response.function_call_arguments.delta"
+        return [{"type": kind, "item_id": self.id, "delta": arguments}]
+
+    def _done(self) -> Event:
+        kind = "response.function_call_arguments.done"
+        return {"type": kind, "item_id": self.id, "name": self.tool.name, "arguments": self.arguments}
+
+
+@dataclass(slots=True)
+class CustomCallItem(CallItem):
+    """A call of a custom tool, whose input is text."""
+
+    input: CustomInput = field(default_factory=CustomInput)
+
+    def whole(self) -> Item:
+        """The item as it is now."""
+        return self._head("custom_tool_call") | {"input": self.input.text}
+
+    def _changed(self, arguments: str) -> list[Event]:
+        if not (text := self.input.push(arguments)):
+            return []
+        return [{"type": "response.custom_tool_call_input.delta", "item_id": self.id, "delta": text}]
+
+    def _done(self) -> Event:
+        kind = "response.custom_tool_call_input.done"
+        return {"type": kind, "item_id": self.id, "input": self.input.text}
 
 
 OutputItem = TextItem | ReasoningItem | CallItem

@@ -10,14 +10,14 @@ from starlette.responses import Response
 
 from server.auth import KeyGuard
 from server.chat.message import Ended
-from server.chat.planner import ChatPlan, ChatPlanner
+from server.chat.planner import ChatPlan, ChatPlanner, counting_request
 from server.dialects.responses import convert
 from server.dialects.responses.answer import Answer
 from server.dialects.responses.items import Message, to_messages
 from server.dialects.responses.output import Event
-from server.dialects.responses.schemas import NOT_YET, ResponsesBody
+from server.dialects.responses.schemas import NOT_YET, ConversationBody, ResponsesBody
 from server.dialects.responses.store import ResponseStore, StoredResponse
-from server.logs import OnceLog
+from server.logs import UnsupportedLog
 from server.service import GenerationService, Origin
 from server.settings import Settings
 from server.wire.batches import whole, written
@@ -27,12 +27,13 @@ from server.wire.endpoint import EVENTS, JSON, ErrorBody, body_of, failures_of
 from server.wire.names import model_name
 from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
-from server.wire.sampler_fields import asked_in_vain
+from server.wire.sampler_fields import LEFT_OUT, asked_in_vain
 from server.wire.sse import EventStream, typed_event
+from server.wire.tools import read_tools
 
 
 def responses_routes(
-    service: GenerationService, settings: Settings, guard: KeyGuard, log: OnceLog, planner: ChatPlanner
+    service: GenerationService, settings: Settings, guard: KeyGuard, log: UnsupportedLog, planner: ChatPlanner
 ) -> APIRouter:
     """All routes of the dialect, around one store."""
     router = APIRouter(tags=["OpenAI"], responses=failures_of(ErrorBody))
@@ -52,15 +53,20 @@ def responses_routes(
         """
         body = await read_model(request, ResponsesBody, settings.largest_body)
         log.tell(asked_in_vain(body, NOT_YET))
-        conversation = to_messages(body.input, earlier(body.previous_response_id))
+        log.tell_each(asked_in_vain(body, LEFT_OUT))
+        offer = read_tools(body.tools, log.tell)
+        conversation = to_messages(body.input, offer, log.tell, earlier(body.previous_response_id))
         answer = Answer(
             number=secrets.token_hex(16),
             model=model_name(service.info),
             created=int(time.time()),
             echo=convert.echo(body),
+            offer=offer,
+            sealed=convert.SEALED_THOUGHTS in body.include,
         )
         base = convert.base_request(body, answer.id, settings.defaultgenamt)
-        plan = await planner.plan(convert.chat_call(body, conversation), base, service.render_chat)
+        call = convert.chat_call(body, conversation, offer, log.tell)
+        plan = await planner.plan(call, base, service.render_chat)
         origin = origin_of(request, body.genkey)
         events = _events(service, plan, origin, answer)
         if body.store:
@@ -68,6 +74,17 @@ def responses_routes(
         if body.stream:
             return EventStream(written(events, typed_event))
         return JsonReply(await unless_gone(request.receive, whole(events, answer.whole)))
+
+    @router.post("/v1/responses/input_tokens", dependencies=with_key, openapi_extra=body_of(ConversationBody))
+    async def input_tokens(request: Request) -> JsonReply:
+        """How many tokens a conversation takes."""
+        body = await read_model(request, ConversationBody, settings.largest_body)
+        offer = read_tools(body.tools, log.tell)
+        conversation = to_messages(body.input, offer, log.tell, earlier(body.previous_response_id))
+        call = convert.chat_call(body, conversation, offer, log.tell)
+        plan = await planner.plan(call, counting_request(), service.render_chat)
+        ids = await service.count(plan.text, special=True)
+        return JsonReply({"object": "response.input_tokens", "input_tokens": len(ids)})
 
     @router.get("/v1/responses/{response_id}", dependencies=with_key)
     async def kept(response_id: str) -> JsonReply:

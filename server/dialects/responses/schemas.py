@@ -8,9 +8,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from server.wire.generation_fields import IGNORED as IGNORED_GENERATION_FIELDS
 from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
 from server.wire.lenient import Length, Name, Natural, Seed, Texts, Truth, WireModel
-from server.wire.sampler_fields import IGNORED as IGNORED_SAMPLER_FIELDS
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, empty, field
+from server.wire.tools import Declared
 
 METADATA_ENTRIES = 16
 """Most pairs of `metadata`, OpenAI's limit."""
@@ -25,6 +25,16 @@ def _sendable(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _tools(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tools, each of which can be said again."""
+    return [_sendable({name: item for name, item in tool.items() if item is not None}) for tool in value]
+
+
+def _choice(value: Any) -> Any:
+    """A choice of tools, which can be said again."""
+    return _sendable(value) if isinstance(value, dict) else value
+
+
 def _few(value: Any) -> Any:
     """Not more pairs than there may be, counted before any of them is looked at."""
     if isinstance(value, dict) and len(value) > METADATA_ENTRIES:
@@ -33,27 +43,6 @@ def _few(value: Any) -> Any:
 
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
-
-
-class ToolBody(WireModel):
-    """A function that the model may call. Tools of other types run at OpenAI alone."""
-
-    type: Literal["function"] = Field(description="only functions are known")
-    name: Annotated[str, Field(min_length=1, max_length=128, description="its name")]
-    description: str = field("", "what it does, for the model")
-    parameters: JsonObject = field({}, "JSON schema of its arguments, an object")
-    strict: Truth = field(True, "echoed: arguments always follow the schema")
-
-
-class ToolChoiceBody(WireModel):
-    """The one tool to call, or those that may be called."""
-
-    type: Literal["function", "allowed_tools"] = Field(
-        description="`name` must be called, or only some of the tools may be"
-    )
-    name: Name | None = field(None, "the tool of type `function`")
-    mode: Literal["auto", "required"] = field("auto", "whether one of the allowed tools must be called")
-    tools: tuple[JsonObject, ...] = field((), "the allowed tools, each with its `name`")
 
 
 class FormatBody(WireModel):
@@ -84,43 +73,55 @@ class ReasoningBody(WireModel):
     )
 
 
-class ResponsesBody(GenerationFields):
-    """Body of `/v1/responses`."""
+class ConversationBody(WireModel):
+    """Body of `/v1/responses/input_tokens`: all that the model gets to read."""
 
     input: str | Annotated[list[dict[str, Any]], Field(max_length=MESSAGES_LIMIT)] = field(
         ..., "a question, or the items of a conversation"
     )
     instructions: str = field("", "what the model is told before the conversation")
     previous_response_id: Name | None = field(None, "the response whose conversation goes on")
-    max_output_tokens: Length | None = field(
-        None, "tokens to make, thoughts included; -1: until the context is full", least=-2
+    tools: Annotated[Declared, AfterValidator(_tools)] = field(
+        [], "tools that the model may call: functions, custom tools, namespaces; others are skipped"
     )
-    stop: Texts | None = field(None, "strings that end the reply")
-    seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one")
-    tools: tuple[ToolBody, ...] = field((), "functions that the model may call")
-    tool_choice: Literal["none", "auto", "required"] | ToolChoiceBody = field(
-        "auto", "whether one of them must be called, and which"
+    tool_choice: Annotated[str | dict[str, Any], AfterValidator(_choice)] = field(
+        "auto", "none, auto, required, a tool, or a list of allowed ones"
     )
     parallel_tool_calls: Truth | None = field(
         None, "let a reply call several tools; unset, it may where it need not call any"
     )
     text: TextBody = field(TextBody(), "form of the reply's text")
     reasoning: ReasoningBody = field(ReasoningBody(), "how much the model thinks before it answers")
+    background: Any = field(None, "refused: responses are made while the client waits")
+    conversation: Any = field(None, "refused: use previous_response_id")
+    prompt: Any = field(None, "refused: no prompts are kept here")
+
+    model: Any = field(None, "ignored: one model is loaded")
+    truncation: Any = field(None, "ignored: a prompt that does not fit loses its oldest part")
+
+
+class ResponsesBody(ConversationBody, GenerationFields):
+    """Body of `/v1/responses`."""
+
+    max_output_tokens: Length | None = field(
+        None, "tokens to make, thoughts included; -1: until the context is full", least=-2
+    )
+    stop: Texts | None = field(None, "strings that end the reply")
+    seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one")
     top_logprobs: Natural | None = field(
         None, "likeliest tokens reported beside each chosen one", least=0, most=20
     )
-    include: Texts = field((), "`message.output_text.logprobs` reports the probabilities of the tokens")
+    include: Texts = field(
+        (),
+        "`message.output_text.logprobs`: the probabilities of the tokens; `reasoning.encrypted_content`: "
+        "thoughts in a form that clients send back",
+    )
     stream: Truth = field(False, "send the reply as server-sent events while it is made")
     store: Truth = field(True, "keep the response for a while, so that a later one can go on with it")
     metadata: Annotated[dict[str, str], Field(max_length=METADATA_ENTRIES), BeforeValidator(_few)] = field(
         {}, "echoed"
     )
 
-    background: Any = field(None, "refused: responses are made while the client waits")
-    conversation: Any = field(None, "refused: use previous_response_id")
-    prompt: Any = field(None, "refused: no prompts are kept here")
-
-    model: Any = field(None, "ignored: one model is loaded")
     user: Any = field(None, "ignored")
     safety_identifier: Any = field(None, "ignored")
     prompt_cache_key: Any = field(None, "ignored: every prompt is cached")
@@ -128,7 +129,6 @@ class ResponsesBody(GenerationFields):
     prompt_cache_retention: Any = field(None, "ignored: every prompt is cached")
     service_tier: Any = field(None, "ignored")
     stream_options: Any = field(None, "ignored")
-    truncation: Any = field(None, "ignored: a prompt that does not fit loses its oldest part")
     max_tool_calls: Any = field(None, "ignored: no tools run here")
     moderation: Any = field(None, "not supported")
     context_management: Any = field(None, "not supported")
@@ -146,11 +146,15 @@ NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
     "context_management": NotYet("a prompt that does not fit loses its oldest part instead", empty),
 }
 
+COUNT_IGNORED: dict[str, str] = {
+    "model": "one model is loaded, and it answers under any name",
+    "truncation": "a prompt that does not fit loses its oldest part, as in KoboldCpp",
+}
+
 IGNORED: dict[str, str] = (
-    IGNORED_SAMPLER_FIELDS
-    | IGNORED_GENERATION_FIELDS
+    IGNORED_GENERATION_FIELDS
+    | COUNT_IGNORED
     | {
-        "model": "one model is loaded, and it answers under any name",
         "user": "clients are told apart by their address and genkey",
         "safety_identifier": "clients are told apart by their address and genkey",
         "prompt_cache_key": "the beginning of every prompt is cached without being asked for",
@@ -158,7 +162,6 @@ IGNORED: dict[str, str] = (
         "prompt_cache_retention": "the beginning of every prompt is cached without being asked for",
         "service_tier": "there is one tier",
         "stream_options": "streams are not padded against eavesdroppers; that is for a proxy with TLS",
-        "truncation": "a prompt that does not fit loses its oldest part, as in KoboldCpp",
         "max_tool_calls": "it counts tools that run at OpenAI, and none run here",
     }
 )

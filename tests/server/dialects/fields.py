@@ -21,6 +21,11 @@ GENERATION_CHANGES: dict[str, Any] = {
 """A value for each field of a generation that makes another request of it."""
 
 
+def untold(fields: Mapping[str, str]) -> None:
+    """Where nothing is asked for in vain."""
+    raise AssertionError(fields)
+
+
 def check_lists(model: type[WireModel], mapped: Collection[str], *listed: Mapping[str, object]) -> None:
     """Every field of the model is mapped, or in one of the lists with a reason, and never both."""
     lists = [mapped, *listed]

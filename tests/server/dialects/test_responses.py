@@ -18,7 +18,9 @@ from server.dialects.responses.items import to_messages
 from server.dialects.responses.schemas import ResponsesBody
 from server.dialects.responses.store import ResponseStore, StoredResponse
 from server.wire.replies import HttpError
-from tests.server.dialects.fields import GENERATION_CHANGES, check_lists
+from server.wire.sampler_fields import LEFT_OUT
+from server.wire.tools import NO_TOOLS, read_tools
+from tests.server.dialects.fields import GENERATION_CHANGES, check_lists, untold
 
 TOOL: Any = {"type": "function", "name": "look", "description": "Looks.", "parameters": {"type": "object"}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -46,7 +48,8 @@ def body(**fields: Any) -> ResponsesBody:
 
 def call(**fields: Any) -> ChatCall:
     read = body(**fields)
-    return convert.chat_call(read, to_messages(read.input))
+    offer = read_tools(read.tools, untold)
+    return convert.chat_call(read, to_messages(read.input, offer, untold), offer, untold)
 
 
 def request(**fields: Any) -> Any:
@@ -65,7 +68,7 @@ def test_mapped_fields_change_the_request(name: str) -> None:
 
 def test_every_field_is_mapped_or_listed() -> None:
     mapped = CALL_CHANGES.keys() | REQUEST_CHANGES.keys() | READ_BY_ROUTES
-    check_lists(ResponsesBody, mapped, schemas.NOT_YET, schemas.IGNORED, schemas.REFUSED)
+    check_lists(ResponsesBody, mapped, schemas.NOT_YET, LEFT_OUT, schemas.IGNORED, schemas.REFUSED)
 
 
 @pytest.mark.parametrize("name", schemas.REFUSED)
@@ -107,9 +110,8 @@ def test_the_server_may_set_the_usual_length() -> None:
     [
         {"input": None},
         {"input": 7},
-        {"tools": [{"type": "web_search"}]},
-        {"tools": [{"type": "function"}]},
-        {"tool_choice": "some"},
+        {"tools": ["look"]},
+        {"tool_choice": 7},
         {"reasoning": {"effort": "much"}},
         {"metadata": {str(number): "x" for number in range(17)}},
         {"text": {"format": {"type": "grammar"}}},
@@ -175,6 +177,10 @@ def said(role: str, *texts: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": kind, "text": text} for text in texts]}
 
 
+def messages_of(items: Any, earlier: Any = ()) -> Any:
+    return to_messages(items, NO_TOOLS, untold, earlier)
+
+
 FUNCTION = {"name": "look", "arguments": "{}"}
 CALL_ITEM = {"type": "function_call", "id": "fc_1", "call_id": "call_1"} | FUNCTION
 
@@ -194,7 +200,7 @@ def test_items_become_messages() -> None:
         CALL_ITEM,
     ]
     calls = [{"id": name, "type": "function", "function": FUNCTION} for name in ("call_1", "call_2")]
-    assert to_messages(items) == (
+    assert messages_of(items) == (
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "hello"},
         {"role": "assistant", "content": "I look.", "tool_calls": calls},
@@ -205,13 +211,13 @@ def test_items_become_messages() -> None:
 
 
 def test_a_conversation_goes_on_after_what_was_kept() -> None:
-    earlier = to_messages([said("user", "hello"), CALL_ITEM])
+    earlier = messages_of([said("user", "hello"), CALL_ITEM])
     before = json.dumps(earlier)
     result = {"type": "function_call_output", "call_id": "call_1", "output": "seen"}
-    made = to_messages([result, CALL_ITEM], earlier)
+    made = messages_of([result, CALL_ITEM], earlier)
     assert made[:2] == earlier
     assert made[2] == {"role": "tool", "tool_call_id": "call_1", "content": "seen", "name": "look"}
-    assert to_messages("And now?", earlier) == (*earlier, {"role": "user", "content": "And now?"})
+    assert messages_of("And now?", earlier) == (*earlier, {"role": "user", "content": "And now?"})
     assert json.dumps(earlier) == before, "what was kept stays as it is"
 
 
@@ -219,12 +225,12 @@ def test_a_conversation_goes_on_after_what_was_kept() -> None:
     ("item", "told"),
     [
         ({"role": "user", "content": [{"type": "input_image"}]}, r"input\.1\.content\.0: no model that sees"),
-        ({"role": "user", "content": [{"type": "video"}]}, "'video' are not supported"),
+        ({"role": "user", "content": [{"type": "video"}]}, "so video is refused"),
+        ({"role": "user", "content": [{"type": "smell"}]}, r"input\.1\.content\.0: 'smell' is no type"),
         ({"role": "user", "content": ["x"]}, "must be an object"),
         ({"role": "user"}, r"input\.1\.content: must be text or a list"),
         ({"role": "tool", "content": "x"}, r"input\.1\.role: must be one of user"),
         ({"content": "x"}, r"input\.1\.role: must be text"),
-        ({"type": "item_reference", "id": "x"}, "'item_reference' are not supported"),
         ({"type": "function_call", "name": "x", "arguments": "{}"}, "call_id: must be text"),
         ({"type": "function_call", "name": "x", "arguments": {}, "call_id": "y"}, "arguments: must be text"),
         ({"type": "function_call_output", "call_id": "x"}, r"input\.1\.output: must be text or"),
@@ -232,7 +238,7 @@ def test_a_conversation_goes_on_after_what_was_kept() -> None:
 )
 def test_items_that_nobody_can_read(item: dict[str, Any], told: str) -> None:
     with pytest.raises(RequestError, match=told):
-        to_messages([said("user", "x"), item])
+        messages_of([said("user", "x"), item])
 
 
 USAGE = Usage(prompt_tokens=10, completion_tokens=4, cached_tokens=3)
@@ -288,7 +294,12 @@ def test_the_output_of_a_response() -> None:
         {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"at": "x"}'}},
         {"id": "call_2", "type": "function", "function": {"name": "listen", "arguments": "{}"}},
     ]
-    assert answer.message == {"role": "assistant", "content": "I look.", "tool_calls": calls}
+    assert answer.message == {
+        "role": "assistant",
+        "content": "I look.",
+        "reasoning_content": "Hm.",
+        "tool_calls": calls,
+    }
 
 
 def test_a_turn_with_text_round_a_call() -> None:
