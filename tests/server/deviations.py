@@ -32,6 +32,7 @@ ABORT = Deviation("Aborting nothing is no success", 200, {"success": "false", "d
 TEMPLATE = Deviation("Chat uses the model's own template", 422)
 TOOLS = Deviation("Tool calls are OpenAI's", 200)
 GRAMMAR = Deviation("A grammar that does not parse is refused", 400)
+MEDIA = Deviation("What the model cannot take is refused", 400)
 LATER = "Endpoints of later versions"
 
 DEVIATIONS: dict[str, Deviation] = {
@@ -78,6 +79,7 @@ DEVIATIONS: dict[str, Deviation] = {
     ),
     **_rows(TEMPLATE, "a_oai_chat_empty_messages"),
     **_rows(TOOLS, "gr_tools_auto", "gr_tools_none"),
+    **_rows(MEDIA, "a_oai_chat_parts"),
     **_rows(GRAMMAR, "gp_2_invalid", "gr_zz_no_root"),
     **_rows(Deviation("Only generations wait", 200, {"text": ""}), "mu0_busy_transcribe"),
     **_rows(Deviation("What is not needed is not read", 200, {"text": ""}), "a_transcribe_badjson"),

@@ -19,7 +19,7 @@ SPELLINGS = [
 ]
 """Other names of protected endpoints."""
 EVERY = [*PROTECTED, *SPELLINGS]
-BOTH_HEADERS = ("/v1/messages", "/v1/messages/count_tokens", "/x/messages")
+BOTH_HEADERS = ("/v1/messages", "/v1/messages/count_tokens", "/x/messages", "/v1/models/{model_id}")
 """Where Anthropic's clients come."""
 RAW_KEY = KEY.encode().decode("latin-1")
 """The key's UTF-8 bytes as a header carries them."""

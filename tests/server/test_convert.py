@@ -31,6 +31,8 @@ from server.dialects.openai.answer import CompletionAnswer, Head
 from server.dialects.openai.chat_answer import ChatAnswer
 from server.dialects.openai.schemas import ChatBody, CompletionBody
 from server.service import Reply, Status, numbered
+from server.wire.tools import read_tools
+from tests.server.dialects.fields import untold
 
 SAMPLER_CHANGES: dict[str, Any] = {
     "temperature": 0, "top_k": 1, "top_p": 0.5, "min_p": 0.1, "top_a": 0.1, "typical": 0.5, "tfs": 0.5,
@@ -85,7 +87,8 @@ def chat_request(**fields: Any) -> Any:
 
 
 def chat_call(**fields: Any) -> Any:
-    return openai.chat_call(ChatBody.model_validate({"messages": HELLO} | fields))
+    body = ChatBody.model_validate({"messages": HELLO} | fields)
+    return openai.chat_call(body, read_tools(body.tools, untold), untold)
 
 
 def chat(**fields: Any) -> Any:
@@ -108,14 +111,24 @@ def test_mapped_fields_change_the_request(model: Any, changes: dict[str, Any], c
 @pytest.mark.parametrize(
     ("model", "mapped", "not_yet", "ignored"),
     [
-        (GenerateBody, KOBOLD_CHANGES, kobold_schemas.NOT_YET | kobold_schemas.LEFT_OUT, kobold_schemas.IGNORED),
+        (
+            GenerateBody,
+            KOBOLD_CHANGES,
+            kobold_schemas.NOT_YET | kobold_schemas.LEFT_OUT,
+            kobold_schemas.IGNORED,
+        ),
         (
             CompletionBody,
             COMPLETION_CHANGES,
-            openai_schemas.COMPLETION_NOT_YET,
+            openai_schemas.COMPLETION_NOT_YET | openai_schemas.COMPLETION_LEFT_OUT,
             openai_schemas.COMPLETION_IGNORED,
         ),
-        (ChatBody, CHAT_CHANGES, openai_schemas.CHAT_NOT_YET, openai_schemas.CHAT_IGNORED),
+        (
+            ChatBody,
+            CHAT_CHANGES,
+            openai_schemas.CHAT_NOT_YET | openai_schemas.CHAT_LEFT_OUT,
+            openai_schemas.CHAT_IGNORED | openai_schemas.CHAT_REFUSED,
+        ),
     ],
 )
 def test_every_field_is_mapped_or_listed(model: Any, mapped: Any, not_yet: Any, ignored: Any) -> None:
@@ -342,6 +355,7 @@ def test_bad_response_formats(form: dict[str, Any]) -> None:
         ("auto", ToolChoice()),
         ("none", ToolChoice(ToolMode.NONE)),
         ("required", ToolChoice(ToolMode.REQUIRED)),
+        ("any", ToolChoice(ToolMode.REQUIRED)),
         ({"type": "function", "function": {"name": "f"}}, ToolChoice(ToolMode.REQUIRED, "f")),
     ],
 )
@@ -349,7 +363,7 @@ def test_tool_choices(sent: Any, meant: ToolChoice) -> None:
     assert chat_call(tool_choice=sent).tool_choice == meant
 
 
-@pytest.mark.parametrize("sent", ["any", {}, {"function": {}}, {"function": {"name": 5}}])
+@pytest.mark.parametrize("sent", ["f", {}, {"function": {}}, {"function": {"name": 5}}])
 def test_bad_tool_choices(sent: Any) -> None:
     with pytest.raises(RequestError, match="tool_choice"):
         chat_call(tool_choice=sent)
@@ -361,19 +375,17 @@ def test_tools() -> None:
     assert chat_call(tools=[{"type": "function", "function": function}]).tools == (
         Tool("f", "d", parameters),
     )
-    with pytest.raises(RequestError, match="only functions"):
-        chat_call(tools=[{"type": "web_search", "function": {"name": "f"}}])
 
 
 def test_messages_become_what_templates_know() -> None:
     messages = [
         {"role": "developer", "content": "d"},
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url"}, "b"], "name": "N"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"text": "c"}, "b"], "name": "N"},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
     ]
     assert chat_call(messages=messages).messages == (
         {"role": "system", "content": "d"},
-        {"role": "user", "content": "ab", "name": "N"},
+        {"role": "user", "content": "acb", "name": "N"},
         {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]},
     )
 

@@ -22,7 +22,6 @@ from server.chat.call import ChatCall
 from server.chat.placeholders import fill_placeholders
 from server.dialects.openai.schemas import (
     CHAT_REFUSED,
-    COMPLETION_REFUSED,
     ChatBody,
     ChatMessage,
     CompletionBody,
@@ -53,13 +52,8 @@ FINISH = {
 def completion_requests(
     body: CompletionBody, request_id: str, default_length: int | None, adapter: Adapter
 ) -> list[GenerationRequest]:
-    """One request for each prompt; `body.n` is for the caller. `adapter`: the tags of placeholders.
-
-    Raises `RequestError` for a field without which the replies would answer another question.
-    """
+    """One request for each prompt; `body.n` is for the caller. `adapter`: the tags of placeholders."""
     fallback = DEFAULT_LENGTH if default_length is None else default_length
-    if body.suffix:
-        raise RequestError(f"suffix: {COMPLETION_REFUSED['suffix']}")
     grammar = _grammar(body)
     requests = []
     for index, given in enumerate(body.prompt):
@@ -206,11 +200,13 @@ def usage_reply(usages: Iterable[Usage], choices: int) -> dict[str, Any]:
     }
 
 
-def models_reply(info: ModelInfo, created: int) -> dict[str, Any]:
-    """The answer of `/v1/models`, with what Anthropic's clients read of it."""
+def models_reply(info: ModelInfo, created: int, *, anthropic: bool) -> dict[str, Any]:
+    """The answer of `/v1/models`; `anthropic`: with what Anthropic's clients read of it."""
     name = model_name(info)
+    if not anthropic:
+        return {"object": "list", "data": [_model(name, created)]}
     page = {"first_id": name, "last_id": name, "has_more": False}
-    return {"object": "list", "data": [_model(name, created)]} | page
+    return {"object": "list", "data": [_both(name, created)]} | page
 
 
 def model_reply(info: ModelInfo, created: int, asked: str) -> dict[str, Any]:
@@ -218,11 +214,10 @@ def model_reply(info: ModelInfo, created: int, asked: str) -> dict[str, Any]:
     name = model_name(info)
     if asked not in (name, info.name):
         raise HttpError(404, f"there is no model {asked[:80]!r}; the loaded one is {name!r}", "not_found")
-    return _model(name, created)
+    return _both(name, created)
 
 
 def _model(name: str, created: int) -> dict[str, Any]:
-    moment = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
     return {
         "id": name,
         "object": "model",
@@ -231,7 +226,9 @@ def _model(name: str, created: int) -> dict[str, Any]:
         "permission": [],
         "root": "koboldcpp",
         "status": {"value": "loaded"},
-        "type": "model",
-        "display_name": name,
-        "created_at": moment,
     }
+
+
+def _both(name: str, created: int) -> dict[str, Any]:
+    moment = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
+    return _model(name, created) | {"type": "model", "display_name": name, "created_at": moment}

@@ -22,6 +22,7 @@ from server.dialects.openai.embeddings import add_embedding_routes
 from server.dialects.openai.schemas import (
     CHAT_LEFT_OUT,
     CHAT_NOT_YET,
+    COMPLETION_LEFT_OUT,
     COMPLETION_NOT_YET,
     ChatBody,
     CompletionBody,
@@ -36,7 +37,7 @@ from server.wire.endpoint import EVENTS, JSON, ErrorBody, body_of, failures_of
 from server.wire.names import model_name
 from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
-from server.wire.sampler_fields import LEFT_OUT, asked_in_vain
+from server.wire.sampler_fields import asked_in_vain
 from server.wire.shown import shown_info
 from server.wire.sse import DONE, EventStream, plain_event
 from server.wire.tools import read_tools
@@ -58,12 +59,14 @@ def openai_routes(
     @router.get("/v1/models")
     async def models(request: Request) -> JsonReply:
         """The loaded model."""
-        return JsonReply(convert.models_reply(shown_info(service.info, guard, request), started))
+        info = shown_info(service.info, guard, request)
+        anthropic = "anthropic-version" in request.headers
+        return JsonReply(convert.models_reply(info, started, anthropic=anthropic))
 
-    @router.get("/v1/models/{model_id:path}")
-    async def model(request: Request, model_id: str) -> JsonReply:
+    @router.get("/v1/models/{model_id:path}", dependencies=[Depends(guard.require_any)])
+    async def model(model_id: str) -> JsonReply:
         """The loaded model, by its name."""
-        return JsonReply(convert.model_reply(shown_info(service.info, guard, request), started, model_id))
+        return JsonReply(convert.model_reply(service.info, started, model_id))
 
     @router.post(
         "/v1/completions",
@@ -78,7 +81,7 @@ def openai_routes(
         """
         body = await read_model(request, CompletionBody, settings.largest_body)
         log.tell(asked_in_vain(body, COMPLETION_NOT_YET))
-        log.tell_each(asked_in_vain(body, LEFT_OUT))
+        log.tell_each(asked_in_vain(body, COMPLETION_LEFT_OUT))
         answer_id = f"cmpl-{secrets.token_hex(12)}"
         wanted = convert.completion_requests(body, answer_id, settings.defaultgenamt, adapter)
         echoes = [await _text(service, prompt) for prompt in body.prompt] if body.echo else []

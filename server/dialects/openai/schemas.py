@@ -92,7 +92,7 @@ class CompletionBody(SharedBody):
         None, "so many alternatives reported for each token", least=0, most=20
     )
 
-    suffix: Any = field(None, "refused: nothing is filled in between two texts")
+    suffix: Any = field(None, "not supported: nothing is filled in between two texts")
     best_of: Any = field(None, "not supported beyond `n`")
 
 
@@ -147,10 +147,11 @@ COMPLETION_NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
     "best_of": NotYet("all choices are returned, as many as `n` says", exactly(1)),
 }
 
-COMPLETION_REFUSED: dict[str, str] = {
-    "suffix": "nothing is filled in between two texts; write both into the prompt in the model's own form",
+COMPLETION_LEFT_OUT: dict[str, NotYet] = LEFT_OUT | {
+    "suffix": NotYet(
+        "nothing is filled in between two texts, and the model continues the prompt alone", empty
+    ),
 }
-"""Without these the reply would answer another question."""
 
 CHAT_NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
     "web_search_options": NotYet("no web is searched from here", empty),
@@ -160,7 +161,7 @@ CHAT_REFUSED: dict[str, str] = {
     "functions": "this older form of tools is not known here; use tools",
     "modalities": "replies are text; leave it out",
 }
-"""As `COMPLETION_REFUSED`."""
+"""Without these the reply would answer another question."""
 
 CHAT_LEFT_OUT: dict[str, NotYet] = LEFT_OUT | {
     "images": NotYet("no model that sees is loaded, and the model answers the text alone", empty),

@@ -165,8 +165,8 @@ def test_a_tool_that_is_not_called(
         ({"tool_choice": "required"}, "there are no tools"),
         ({"tools": TOOLS, "tool_choice": "sometimes"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": "required", "response_format": {"type": "json_object"}}, "exclude"),
-        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, r"tools\.0\.function\.name"),
-        ({"tools": [{"type": "retrieval", "function": {"name": "a"}}]}, "'retrieval'"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "bad tool name 'a b'"),
+        ({"tools": [{"type": "function", "function": {"parameters": {}}}]}, r"tools\.0\.name"),
     ],
 )
 def test_what_is_refused(scripted_client: openai.OpenAI, changes: Any, message: str) -> None:

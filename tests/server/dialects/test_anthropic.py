@@ -16,7 +16,8 @@ from server.chat.message import ContentDelta, Delta, Ended, Ending, ReasoningDel
 from server.dialects.anthropic import convert, schemas
 from server.dialects.anthropic.answer import Answer
 from server.dialects.anthropic.errors import error_reply
-from server.dialects.anthropic.schemas import ConversationBody, MessagesBody
+from server.dialects.anthropic.schemas import ConversationBody, MessagesBody, Turn
+from server.dialects.anthropic.turns import to_messages
 from server.wire.replies import HttpError
 from server.wire.sampler_fields import LEFT_OUT
 from tests.server.dialects.fields import GENERATION_CHANGES, check_lists, untold
@@ -148,7 +149,11 @@ def test_a_round_of_tools() -> None:
         ),
         ("user", {"type": "tool_result", "content": "x"}, "tool_use_id: must be text"),
         ("user", {"type": "tool_result", "tool_use_id": "x", "content": ["x"]}, "a list of blocks"),
-        ("user", {"type": "tool_use", "id": "x", "name": "y", "input": {}}, "content.0: 'tool_use' is no type"),
+        (
+            "user",
+            {"type": "tool_use", "id": "x", "name": "y", "input": {}},
+            "content.0: 'tool_use' is no type",
+        ),
         ("user", {"text": "x"}, "content.0: 'None' is no type"),
         ("assistant", {"type": "text"}, "text: must be text"),
         ("assistant", {"type": "tool_use", "id": "x", "name": "y", "input": []}, "input: must be an object"),
@@ -183,8 +188,9 @@ BLOCKS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), BLOCKS), min_size=1, max_size=3))
 def test_any_blocks_are_read_or_refused(turns: list[tuple[str, Any]]) -> None:
+    listed = [Turn.model_validate({"role": role, "content": content}) for role, content in turns]
     try:
-        made = messages_of(*turns)
+        made = to_messages("", listed, lambda fields: None)
     except RequestError:
         return
     assert all(isinstance(message["content"], str) for message in made)

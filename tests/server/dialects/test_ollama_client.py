@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import ollama
@@ -207,7 +208,7 @@ def test_the_framing_of_a_stream(scripted: tuple[LiveServer, ScriptedWorker]) ->
     lines = answer.body.decode("ascii").split("\n")
     assert lines.pop() == ""
     assert [json.loads(line)["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
-    assert server.get("/api/version").json == {"version": "0.7.0"}
+    assert server.get("/api/version").json == {"version": "0.13.4", "nkat": version("nkat")}
 
 
 def test_errors_are_the_clients_own(client: ollama.Client, worker: ScriptedWorker) -> None:
