@@ -152,7 +152,7 @@ def _function_of(body: Mapping[str, Any], schema: str, place: str) -> Tool:
     if parameters is None:
         parameters = {}
     if not isinstance(parameters, dict):
-        raise RequestError(f"{place}.{schema}: must be a JSON schema, an object")
+        parameters = {"type": "object"}  # no schema of an object allows any
     return Tool(_name(body, place), _description(body, place), parameters)
 
 
