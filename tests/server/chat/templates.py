@@ -42,6 +42,25 @@ DEEPSEEK_R1 = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<｜Assistant｜><think>\n{% endif %}"
 )
+AGENT = (
+    "{%- set ns = namespace(last=-1) -%}"
+    "{%- for message in messages -%}{%- if message.role == 'user' -%}{%- set ns.last = loop.index0 -%}"
+    "{%- endif -%}{%- endfor -%}"
+    "{%- if tools -%}<|im_start|>system\n# Tools\n<tools>"
+    "{%- for tool in tools -%}{{- tool | tojson -}}{%- endfor -%}</tools>"
+    "Call one as <tool_call>\n<|im_end|>\n{%- endif -%}"
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message.role + '\n' -}}"
+    "{%- if message.reasoning_content and loop.index0 > ns.last -%}"
+    "{{- '<think>\n' + message.reasoning_content + '\n</think>\n\n' -}}{%- endif -%}"
+    "{{- message.content -}}"
+    "{%- for call in message.tool_calls or () -%}"
+    '{{- \'<tool_call>\n{"name": "\' + call.function.name + \'", "arguments": \' -}}'
+    "{{- call.function.arguments | tojson -}}{{- '}\n</tool_call>' -}}{%- endfor -%}"
+    "{{- '<|im_end|>\n' -}}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
+"""Shows tools, and the thoughts behind the user's last message, as templates of thinking models do."""
 QWEN_3 = (
     "{% if tools %}<|im_start|>system\n# Tools\n<tools>"
     "{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}\n</tools>\n"

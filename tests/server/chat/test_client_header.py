@@ -32,7 +32,12 @@ def test_other_text_stays(text: str) -> None:
 
 
 def test_only_the_system_message_in_front_has_headers() -> None:
-    for messages in ((), (user(HEADER),), (user("Hi"), system(HEADER)), ({"role": "system", "content": None},)):
+    for messages in (
+        (),
+        (user(HEADER),),
+        (user("Hi"), system(HEADER)),
+        ({"role": "system", "content": None},),
+    ):
         assert without_headers(messages) == messages
 
 

@@ -83,8 +83,8 @@ def test_names_of_a_namespace_hide_no_other_tool() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["web_search", "web_search_preview", "image_generation", "code_interpreter", "file_search", "local_shell",
-     "mcp", "computer_use_preview", "web_search_20250305", "bash_20250124", "text_editor_20250728", "not_yet"],
+    ["web_search", "web_search_preview", "image_generation", "code_interpreter", "file_search", "mcp", "x",
+     "local_shell", "computer_use_preview", "web_search_20250305", "bash_20250124", "text_editor_20250728"],
 )  # fmt: skip
 def test_what_does_not_run_here_is_skipped_and_told(kind: str) -> None:
     told = Told()
