@@ -27,10 +27,19 @@ class ToolMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """The mode, and the one tool that is meant, if one is."""
+    """The mode, and the one tool that is meant, if one is.
+
+    `allowed`: names of the tools that may be called, all where it is None. The model is told of the others as
+    well, so that its prompt stays the same.
+    """
 
     mode: ToolMode = ToolMode.AUTO
     name: str | None = None
+    allowed: frozenset[str] | None = None
+
+    def admits(self, tool: Tool) -> bool:
+        """Whether the tool may be called."""
+        return self.name in (None, tool.name) and (self.allowed is None or tool.name in self.allowed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,7 @@ class ChatPlanner:
         if bound:
             text = self._family.close(text, continued, tools=required)
         format = HERMES if required and written.format.spelling is None else written.format
-        chosen = [tool for tool in tools if named in (None, tool.name)]
+        chosen = [tool for tool in tools if call.tool_choice.admits(tool)]
         grammar: Grammar | None = call.grammar
         if tools:
             grammar = format.grammar(chosen, required=required, several=several and named is None)
@@ -272,7 +272,10 @@ class _Written:
 
 
 def _offered(call: ChatCall) -> tuple[Tool, ...]:
-    """The tools that may be called. Raises `RequestError` as `ChatPlanner.plan` says."""
+    """The tools that the model is told of, if any of them may be called.
+
+    Raises `RequestError` as `ChatPlanner.plan` says.
+    """
     choice = call.tool_choice
     if choice.mode is ToolMode.NONE:
         return ()
@@ -288,7 +291,11 @@ def _offered(call: ChatCall) -> tuple[Tool, ...]:
         _check_schema(tool)
     if choice.name is not None and choice.name not in {tool.name for tool in call.tools}:
         raise RequestError(f"tool_choice names the tool {choice.name[:100]!r}, which is not among the tools")
-    return call.tools
+    if any(map(choice.admits, call.tools)):
+        return call.tools
+    if choice.mode is ToolMode.REQUIRED:
+        raise RequestError("tool_choice asks for a call, but allows none of the tools")
+    return ()
 
 
 def _check_schema(tool: Tool) -> None:

@@ -23,14 +23,14 @@ def chat_call(body: ConversationBody, tell: Tell) -> ChatCall:
     """
     output = body.output_config
     offer = read_tools(body.tools, tell, function="custom", schema="input_schema")
-    choice, tools = read_choice(body.tool_choice, offer, tell)
+    choice = read_choice(body.tool_choice, offer, tell)
     alone = isinstance(body.tool_choice, dict) and body.tool_choice.get("disable_parallel_tool_use") is True
     thinking = body.thinking if shows_thinking(body) else None
     budget = None if thinking is None else thinking.budget_tokens
     effort = EFFORTS[output.effort] if budget is None else ""
     return ChatCall(
         messages=to_messages(body.system, body.messages, tell),
-        tools=tools,
+        tools=offer.tools,
         tool_choice=choice,
         parallel_tool_calls=False if alone else None,
         grammar=None if output.format is None else JsonGrammar(json.dumps(output.format.json_schema)),

@@ -87,10 +87,10 @@ def chat_call(body: ChatBody, offer: Offer, tell: Tell) -> ChatCall:
         raise RequestError(f"functions: {CHAT_REFUSED['functions']}")
     if body.modalities not in (None, [], ["text"]):
         raise RequestError(f"modalities: {CHAT_REFUSED['modalities']}")
-    choice, tools = read_choice(body.tool_choice, offer, tell)
+    choice = read_choice(body.tool_choice, offer, tell)
     return ChatCall(
         messages=tuple(_message(message, index) for index, message in enumerate(body.messages)),
-        tools=tools,
+        tools=offer.tools,
         tool_choice=choice,
         parallel_tool_calls=body.parallel_tool_calls,
         grammar=_grammar(body),

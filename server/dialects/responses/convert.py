@@ -35,10 +35,10 @@ def chat_call(
     told: tuple[Message, ...] = ()
     if body.instructions:
         told = ({"role": "system", "content": body.instructions},)
-    choice, tools = read_choice(body.tool_choice, offer, tell)
+    choice = read_choice(body.tool_choice, offer, tell)
     return ChatCall(
         messages=told + conversation,
-        tools=tools,
+        tools=offer.tools,
         tool_choice=choice,
         parallel_tool_calls=body.parallel_tool_calls,
         grammar=_grammar(body.text.format),

@@ -92,6 +92,20 @@ def test_required_and_named_tools() -> None:
     assert '"now"' in tag.begin
 
 
+def test_the_model_is_told_of_tools_that_are_not_allowed() -> None:
+    allowed = frozenset({"now", "other"})
+    call = with_tools()
+    narrowed = replace(call, tool_choice=ToolChoice(ToolMode.REQUIRED, allowed=allowed))
+    planned = plan(narrowed, templates.QWEN_3)
+    [tag] = tags_of(planned).tags
+    assert '"now"' in tag.begin
+    assert '"name": "weather"' in text_of(planned), "so that the prompt stays the same"
+    nothing = ToolChoice(allowed=frozenset({"other"}))
+    assert plan(replace(call, tool_choice=nothing), templates.QWEN_3).request.grammar is None
+    with pytest.raises(RequestError, match="allows none"):
+        plan(replace(call, tool_choice=replace(nothing, mode=ToolMode.REQUIRED)), templates.QWEN_3)
+
+
 def test_a_call_that_must_come_leaves_no_room_for_thoughts() -> None:
     call = with_tools(ToolMode.REQUIRED, thinking_budget=50)
     opened = plan(call, templates.DEEPSEEK_R1)

@@ -58,7 +58,7 @@ def test_a_custom_call_comes_as_text(client: openai.OpenAI, worker: ScriptedWork
 
 def test_a_streamed_custom_call(client: openai.OpenAI, worker: ScriptedWorker) -> None:
     worker.say(calling("apply_patch", {"input": PATCH}))
-    events = list(client.responses.create(model="", input="Edit it.", tools=[CUSTOM], stream=True))
+    events: list[Any] = list(client.responses.create(model="", input="Edit it.", tools=[CUSTOM], stream=True))
     kinds = [event.type.removeprefix("response.") for event in events]
     delta = "custom_tool_call_input.delta"
     deltas = [event.delta for event in events if event.type == "response.custom_tool_call_input.delta"]
@@ -72,10 +72,10 @@ def test_a_streamed_custom_call(client: openai.OpenAI, worker: ScriptedWorker) -
         next(event for event in events if event.type == f"response.{kind}")
         for kind in ("output_item.added", "custom_tool_call_input.done", "output_item.done")
     )
-    assert added.item.type == ended.item.type == "custom_tool_call"  # type: ignore[union-attr]
-    assert (added.item.name, added.item.input) == ("apply_patch", "")  # type: ignore[union-attr]
-    assert (done.input, done.item_id) == (PATCH, added.item.id)  # type: ignore[union-attr]
-    assert ended.item.input == PATCH  # type: ignore[union-attr]
+    assert added.item.type == ended.item.type == "custom_tool_call"
+    assert (added.item.name, added.item.input) == ("apply_patch", "")
+    assert (done.input, done.item_id) == (PATCH, added.item.id)
+    assert ended.item.input == PATCH
 
 
 def test_custom_calls_of_the_history(client: openai.OpenAI, worker: ScriptedWorker) -> None:
@@ -110,10 +110,10 @@ def test_a_custom_call_that_goes_on_from_a_kept_response(
 
 def test_tools_of_a_namespace(client: openai.OpenAI, worker: ScriptedWorker) -> None:
     worker.say(calling("files__read", {}))
-    made = client.responses.create(model="", input="Read it.", tools=[SPACE]).to_dict()
-    [call] = made["output"]  # type: ignore[misc]
-    assert (call["type"], call["name"], call["namespace"]) == ("function_call", "read", "files")  # type: ignore[index]
-    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "It says a."}  # type: ignore[index]
+    made: Any = client.responses.create(model="", input="Read it.", tools=[SPACE]).to_dict()
+    [call] = made["output"]
+    assert (call["type"], call["name"], call["namespace"]) == ("function_call", "read", "files")
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "It says a."}
     history: Any = [{"role": "user", "content": "Read it."}, call, result]
     client.responses.create(model="", input=history, tools=[SPACE])
     assert '<tool_call>\n{"name": "files__read", "arguments": {}}\n</tool_call>' in worker.prompt
@@ -126,13 +126,13 @@ def test_custom_tools_of_a_chat(client: openai.OpenAI, worker: ScriptedWorker) -
     [call] = client.chat.completions.create(**asked).choices[0].message.tool_calls
     assert call.type == "custom"
     assert (call.custom.name, call.custom.input) == ("apply_patch", PATCH)
-    deltas = [
+    deltas: list[Any] = [
         delta.to_dict()
         for chunk in client.chat.completions.create(stream=True, **asked)
         for delta in chunk.choices[0].delta.tool_calls or ()
     ]
     assert deltas[0]["type"] == "custom"
-    assert "".join(delta["custom"]["input"] for delta in deltas) == PATCH  # type: ignore[index, misc]
+    assert "".join(delta["custom"]["input"] for delta in deltas) == PATCH
     assert all("function" not in delta for delta in deltas)
 
     worker.say("Done.")
@@ -174,20 +174,20 @@ def test_sealed_thoughts_come_back(client: openai.OpenAI, worker: ScriptedWorker
         "tools": [READ],
         "store": False,
     }
-    made = client.responses.create(include=["reasoning.encrypted_content"], **asked).to_dict()["output"]
-    bare = [{key: value for key, value in item.items() if key not in ("content", "id")} for item in made]  # type: ignore[attr-defined]
+    made: Any = client.responses.create(include=["reasoning.encrypted_content"], **asked).to_dict()["output"]
+    bare = [{key: value for key, value in item.items() if key not in ("content", "id")} for item in made]
     assert [item["type"] for item in bare] == ["reasoning", "function_call"]
     result = LOOP[1] | {"call_id": bare[1]["call_id"]}
     client.responses.create(**asked | {"input": [*asked["input"], *bare, result]})
     assert f"<think>\n{THOUGHT}\n</think>\n\n<tool_call>" in worker.prompt
-    plain = client.responses.create(**asked).to_dict()["output"]
-    assert "encrypted_content" not in plain[0]  # type: ignore[index]
+    plain: Any = client.responses.create(**asked).to_dict()["output"]
+    assert "encrypted_content" not in plain[0]
 
 
 def test_a_kept_response_keeps_its_thoughts(client: openai.OpenAI, worker: ScriptedWorker) -> None:
     worker.say(f"<think>\n{THOUGHT}\n</think>\n\n" + calling("read", {}))
-    first = client.responses.create(model="", input="Read it.", tools=[READ])
-    result: Any = LOOP[1] | {"call_id": first.output[-1].call_id}  # type: ignore[union-attr]
+    first: Any = client.responses.create(model="", input="Read it.", tools=[READ])
+    result: Any = LOOP[1] | {"call_id": first.output[-1].call_id}
     client.responses.create(model="", input=[result], tools=[READ], previous_response_id=first.id)
     assert f"<think>\n{THOUGHT}\n</think>\n\n<tool_call>" in worker.prompt
 

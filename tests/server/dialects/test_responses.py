@@ -138,8 +138,8 @@ def test_bad_bodies_are_refused(fields: dict[str, Any]) -> None:
                 "mode": "required",
                 "tools": [{"type": "function", "name": "look"}, {}],
             },
-            ToolChoice(ToolMode.REQUIRED),
-            1,
+            ToolChoice(ToolMode.REQUIRED, allowed=frozenset({"look"})),
+            2,
         ),
     ],
 )

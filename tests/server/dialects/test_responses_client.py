@@ -23,6 +23,7 @@ TOOLS: Any = [
         "strict": True,
     }
 ]
+NAMELESS: Any = [{"type": "function"}]
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Zürich"}}\n</tool_call>'
 
 
@@ -197,7 +198,7 @@ def test_errors_are_the_clients_own(client: openai.OpenAI, worker: ScriptedWorke
     with pytest.raises(openai.BadRequestError, match="background"):
         client.responses.create(model="", input="x", background=True)
     with pytest.raises(openai.BadRequestError, match=r"tools\.0\.name"):
-        client.responses.create(model="", input="x", tools=[{"type": "function"}])  # type: ignore[list-item]
+        client.responses.create(model="", input="x", tools=NAMELESS)
     worker.say("Hi", FinishReason.ERROR, "out of memory")
     with pytest.raises(openai.InternalServerError, match="out of memory"):
         client.responses.create(model="", input="x")
