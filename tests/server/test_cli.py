@@ -69,13 +69,16 @@ def test_kobolds_flags_are_taken_and_told(tmp_path: Path) -> None:
     file = tmp_path / "my.kcpps"
     file.write_text(json.dumps({"model_param": "/no/such/file.gguf", "quantkv": 2, "lowvram": True}))
     done = run(
-        "serve", "--config", str(file), "--port", "0", "--usecublas", "normal", "--nommq", "-ngl", "99"
+        *("serve", "--quiet", "--config", str(file), "--port", "0", "--usecublas", "normal", "-ngl", "99"),
+        *("--mmproj", "m.gguf", "--lora", "l.gguf", "--ropeconfig", "0.5", "10000"),
     )
     assert done.returncode == 2
     told = [line.partition("server.commands.serve: ")[2] for line in done.stderr.splitlines()[:-1]]
     assert [line.partition(":")[0] for line in told] == [
         "--usecublas has no effect",
-        "--nommq has no effect",
+        "--mmproj has no effect",
+        "--lora has no effect",
+        "--ropeconfig has no effect",
         f"lowvram in {file} has no effect",
     ]
     assert "/no/such/file.gguf" in done.stderr.splitlines()[-1]
