@@ -10,7 +10,6 @@ from engine.errors import RequestError
 from engine.templates.pool import TemplatePool
 from engine.tokenizer import Tokenizer
 from engine.types import (
-    UNTIL_END,
     ChatPrompt,
     GenerationRequest,
     SamplingParams,
@@ -44,14 +43,11 @@ class PromptEncoder:
         context = self._context_length
         if request.context_length is not None:
             context = min(context, max(2, request.context_length))
-        room = request.reply_room(context)
-        ids = self._encode(request.prompt, context - room)
+        ids = self._encode(request.prompt, context - request.reply_room(context))
         return replace(
             request,
             prompt=TokenPrompt(tuple(ids)),
-            max_tokens=context - len(ids)
-            if request.max_tokens >= UNTIL_END
-            else min(request.max_tokens, room),
+            max_tokens=request.reply_length(context, len(ids)),
             sampling=self._known_biases(request.sampling),
         )
 

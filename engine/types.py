@@ -191,6 +191,8 @@ UNTIL_END = 2**31 - 1
 
 _PROMPT_RESERVE = 16
 """Tokens of the context that a reply may not take away from the prompt."""
+_REPLY_PART = 4
+"""The part of the context, one in so many, that a prompt which goes first leaves to the reply."""
 _REPLY_RESERVE = 16
 """Tokens of the context that the prompt may not take away from a reply that goes on to the end."""
 
@@ -210,7 +212,8 @@ class GenerationRequest:
     or with `final_logprobs` those behind all samplers. `client`: who asks; crowded steps are shared fairly
     among clients, and all that say nothing are one. `theta`: whether theta counts; None leaves it to the
     engine. `prompt_logprobs`: the model's own probabilities are reported of the prompt's tokens, too, if
-    `logprobs` is set.
+    `logprobs` is set. `prompt_first`: where the context does not hold both, the reply is shortened before the
+    prompt is.
     """
 
     request_id: str
@@ -231,12 +234,20 @@ class GenerationRequest:
     client: str = ""
     theta: bool | None = None
     prompt_logprobs: bool = False
+    prompt_first: bool = False
 
     def reply_room(self, context: int) -> int:
         """Tokens of a context of so many that are kept for the reply when the prompt is cut to fit."""
-        if self.max_tokens >= UNTIL_END:
+        if self.max_tokens >= UNTIL_END and not self.prompt_first:
             return min(_REPLY_RESERVE, context // 2)
-        return max(0, min(self.max_tokens, context - max(1, min(context - 4, _PROMPT_RESERVE))))
+        room = max(0, min(self.max_tokens, context - max(1, min(context - 4, _PROMPT_RESERVE))))
+        return min(room, max(1, context // _REPLY_PART)) if self.prompt_first else room
+
+    def reply_length(self, context: int, prompt: int) -> int:
+        """Most tokens of the reply to a prompt of so many, which was cut to fit a context of so many."""
+        if self.prompt_first or self.max_tokens >= UNTIL_END:
+            return min(self.max_tokens, context - prompt)
+        return min(self.max_tokens, self.reply_room(context))
 
 
 @dataclass(frozen=True, slots=True)

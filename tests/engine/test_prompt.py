@@ -159,6 +159,24 @@ def test_a_reply_to_the_end_leaves_the_prompt_whole(
     assert (len(ids(prepared)), prepared.max_tokens) == (kept, 64 - kept)
 
 
+@pytest.mark.parametrize(
+    ("length", "asked", "kept", "left"),
+    [
+        (1, 8, 1, 8),
+        (40, 60, 40, 24),
+        (40, UNTIL_END, 40, 24),
+        (60, 60, 48, 16),
+        (60, 8, 56, 8),
+        (60, 0, 60, 0),
+    ],
+)
+def test_a_prompt_that_goes_first_leaves_a_quarter_of_the_context(
+    gpt2_tokenizer: Tokenizer, length: int, asked: int, kept: int, left: int
+) -> None:
+    prepared = prepare(gpt2_tokenizer, TokenPrompt((3,) * length), asked, context=64, prompt_first=True)
+    assert (len(ids(prepared)), prepared.max_tokens) == (kept, left)
+
+
 def test_chats_go_through_the_template(gpt2_tokenizer: Tokenizer) -> None:
     chat = ChatPrompt(({"role": "user", "content": "hello"},))
     encoder = PromptEncoder(gpt2_tokenizer, 64)
@@ -186,6 +204,7 @@ prompts = st.one_of(
     st.sampled_from([1, 2, 3, 4, 5, 6, 17, 20, 21, 40]),
     st.none() | st.integers(-2, 50),
     st.booleans(),
+    st.booleans(),
 )
 def test_prompt_and_reply_always_fit_the_context(
     gpt2_tokenizer: Tokenizer,
@@ -195,9 +214,12 @@ def test_prompt_and_reply_always_fit_the_context(
     context: int,
     asked: int | None,
     with_bos: bool,
+    prompt_first: bool,
 ) -> None:
     tokenizer = llama_tokenizer if with_bos else gpt2_tokenizer
-    prepared = prepare(tokenizer, prompt, max_tokens, context=context, context_length=asked)
+    prepared = prepare(
+        tokenizer, prompt, max_tokens, context=context, context_length=asked, prompt_first=prompt_first
+    )
     limit = context if asked is None else min(context, max(2, asked))
     assert 1 <= len(ids(prepared)) <= limit - max(0, prepared.max_tokens)
     assert prepared.max_tokens <= max_tokens

@@ -1,6 +1,7 @@
 """The only translator between the Anthropic wire and the server's messages. Pure."""
 
 import json
+from dataclasses import replace
 
 from engine.types import GenerationRequest, JsonGrammar, TextPrompt
 from server.chat.call import ChatCall
@@ -42,7 +43,8 @@ def chat_call(body: ConversationBody, tell: Tell) -> ChatCall:
 def base_request(body: MessagesBody, request_id: str) -> GenerationRequest:
     """The request without its prompt, which is planned."""
     stop = body.stop_sequences or None
-    return to_request(body, request_id, TextPrompt(""), max_tokens=body.max_tokens, stop=stop)
+    request = to_request(body, request_id, TextPrompt(""), max_tokens=body.max_tokens, stop=stop)
+    return replace(request, prompt_first=True)
 
 
 def shows_thinking(body: ConversationBody) -> bool:

@@ -1,10 +1,11 @@
 """The only translator between the Responses wire and the server's messages. Pure."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import RequestError
-from engine.types import GenerationRequest, JsonGrammar, TextPrompt
+from engine.types import UNTIL_END, GenerationRequest, JsonGrammar, TextPrompt
 from server.chat.call import ChatCall
 from server.dialects.responses.items import Message
 from server.dialects.responses.schemas import REFUSED, ConversationBody, FormatBody, ResponsesBody
@@ -12,7 +13,6 @@ from server.wire.generation_fields import said_length, to_request
 from server.wire.tool_choice import read_choice
 from server.wire.tools import Offer, Tell
 
-DEFAULT_LENGTH = 400
 LOGPROBS = "message.output_text.logprobs"
 SEALED_THOUGHTS = "reasoning.encrypted_content"
 EFFORTS = {
@@ -47,19 +47,23 @@ def chat_call(
 
 
 def base_request(body: ResponsesBody, request_id: str, default_length: int | None) -> GenerationRequest:
-    """The request without its prompt, which is planned."""
+    """The request without its prompt, which is planned.
+
+    Without a length, and without `default_length`, the server's setting, the reply ends with the context.
+    """
     logprobs = body.top_logprobs
     if logprobs is None and LOGPROBS in body.include:
         logprobs = 0
-    return to_request(
+    request = to_request(
         body,
         request_id,
         TextPrompt(""),
-        max_tokens=_length(body, DEFAULT_LENGTH if default_length is None else default_length),
+        max_tokens=_length(body, UNTIL_END if default_length is None else default_length),
         stop=body.stop,
         seed=body.seed,
         logprobs=logprobs,
     )
+    return replace(request, prompt_first=True)
 
 
 def echo(body: ResponsesBody) -> dict[str, Any]:

@@ -58,6 +58,18 @@ def test_counted_tokens_are_those_of_the_prompt(server: LiveServer) -> None:
     assert (counted, 1) == costs(made)
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+def test_an_agent_that_asks_for_more_than_there_is_keeps_its_history(path: str, server: LiveServer) -> None:
+    turns = [{"role": role, "content": "hello world " * 20} for role in ("user", "assistant")] * 3
+    turns.append({"role": "user", "content": "and now"})
+    asked = {"messages": turns, "input": turns, "max_tokens": 32_000, "max_output_tokens": 32_000}
+    counted = {"/v1/messages": "/v1/messages/count_tokens", "/v1/responses": "/v1/responses/input_tokens"}
+    whole = server.post(counted[path], asked).json["input_tokens"]
+    prompt, made = costs(server.post(path, asked | {"stop_sequence": ["e"], "grammar": 'root ::= "x"'}).json)
+    assert (prompt, made > 0) == (whole, True)
+    assert whole > 300
+
+
 def test_a_context_is_gone_on_from_without_being_read_again(server: LiveServer) -> None:
     first = server.post("/api/generate", ASKING["/api/generate"]).json
     assert len(first["context"]) == first["prompt_eval_count"] + LENGTH

@@ -81,12 +81,12 @@ def test_what_would_change_the_question_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({}, 400),
+        ({}, UNTIL_END),
         ({"max_output_tokens": 7, "max_length": 9}, 7),
         ({"max_length": 9}, 9),
         ({"max_output_tokens": 0}, 0),
         ({"max_output_tokens": -1}, UNTIL_END),
-        ({"max_output_tokens": -3}, 400),
+        ({"max_output_tokens": -3}, UNTIL_END),
         ({"n_predict": 9}, 9),
     ],
 )
