@@ -107,6 +107,18 @@ def test_spellings_of_chat(server: LiveServer) -> None:
     assert server.get("/models").json["data"][0]["id"] == "koboldcpp/tiny"
 
 
+@pytest.mark.parametrize("start", ["/v1/models", "/models", "/some/where/v1/models", "/where/models"])
+@pytest.mark.parametrize("name", ["koboldcpp/tiny", "koboldcpp%2Ftiny", "tiny"])
+def test_spellings_of_one_model(server: LiveServer, start: str, name: str) -> None:
+    assert server.get(f"{start}/{name}").json["id"] == "koboldcpp/tiny"
+
+
+def test_spellings_of_counts(server: LiveServer) -> None:
+    messages = [{"role": "user", "content": "a"}]
+    assert server.post("/messages/count_tokens", {"messages": messages}).json["input_tokens"] > 0
+    assert server.post("/responses/input_tokens", {"input": "a"}).json["input_tokens"] > 0
+
+
 @pytest.mark.parametrize("path", ["/" * 3000, "/a" * 3000, "/%00", "/..%2f..%2fetc/passwd", "/api/v1/modelx"])
 def test_odd_paths(server: LiveServer, path: str) -> None:
     assert server.get(path).status in (200, 404)

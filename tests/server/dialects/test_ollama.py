@@ -33,6 +33,7 @@ from server.dialects.ollama.schemas import OllamaChatBody, OllamaGenerateBody, O
 from server.wire.lenient import COUNT_LIMIT
 from server.wire.replies import HttpError
 from server.wire.sampler_fields import LEFT_OUT
+from tests.server.chat.templates import CHATML
 from tests.server.dialects.fields import GENERATION_CHANGES, check_lists, untold
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
@@ -467,6 +468,15 @@ def test_all_about_the_model() -> None:
     assert shown["template"] == INFO.chat_template
     assert shown["model_info"]["llama.context_length"] == 8192
     assert shown["model_info"]["general.parameter_count"] == 134_515_008
+
+
+@pytest.mark.parametrize(
+    ("template", "thinks"),
+    [(None, False), (CHATML, False), (CHATML + "{{ enable_thinking }}", True), (CHATML + "</think>", True)],
+)
+def test_what_the_model_can_do_here(template: str | None, thinks: bool) -> None:
+    told = models.show_reply(replace(INFO, chat_template=template), ModelFile())["capabilities"]
+    assert told == ["completion", "tools"] + ["thinking"] * thinks
 
 
 @pytest.mark.parametrize(

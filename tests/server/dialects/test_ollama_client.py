@@ -87,6 +87,21 @@ def test_a_round_of_tools(client: ollama.Client, worker: ScriptedWorker, streame
     assert '"city": "Z' in worker.prompt
 
 
+@pytest.mark.parametrize("think", [None, False, True, "low"])
+def test_a_format_binds_a_model_that_thinks(
+    client: ollama.Client, worker: ScriptedWorker, think: Any
+) -> None:
+    worker.say('{"a": 1}')
+    schema: Any = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    message = client.chat(model="any", messages=HELLO, think=think, format=schema).message
+    assert (message.thinking, message.content) == (None, '{"a": 1}')
+    asked = worker.asked[-1]
+    assert isinstance(asked.grammar, JsonGrammar)
+    assert json.loads(asked.grammar.schema) == schema
+    assert asked.thinking is None
+    assert worker.prompt.endswith("<think>\n\n</think>\n\n"), "the reply begins with the format"
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_thinking(client: ollama.Client, worker: ScriptedWorker, streamed: bool) -> None:
     worker.say("<think>\nA greeting.\n</think>\n\nHello!")
