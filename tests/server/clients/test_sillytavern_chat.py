@@ -26,17 +26,6 @@ def test_connect_to_chats(server: LiveServer) -> None:
         {"messages": [*CHAT["messages"], {"role": "assistant", "content": "I am"}]},
         {"messages": [{"role": "assistant", "name": "Bramble", "content": "Hi."}]},
         {"messages": [{"role": "user", "name": "U", "content": [{"type": "text", "text": "hello"}]}]},
-        {
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "text", "text": "What is this?"},
-                        {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,AAAA"}},
-                    ],
-                }
-            ]
-        },
     ],
 )
 def test_chats(server: LiveServer, changes: dict[str, Any]) -> None:
@@ -82,6 +71,14 @@ def test_errors_of_chats(tavern: SillyTavern) -> None:
     for body in (CHAT, without(CHAT, "stream")):
         with pytest.raises(ApiError, match="messages"):
             read_chat(tavern.post(CHATS, body | {"messages": [{"role": "user", "content": 5}]}))
+
+
+def test_a_picture_is_refused_in_words(tavern: SillyTavern) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,AAAA"}}
+    content = [{"type": "text", "text": "What is this?"}, picture]
+    for body in (CHAT, without(CHAT, "stream")):
+        with pytest.raises(ApiError, match="no model that sees"):
+            read_chat(tavern.post(CHATS, body | {"messages": [{"role": "user", "content": content}]}))
 
 
 def test_hanging_up_stops_a_chat(tavern: SillyTavern) -> None:

@@ -87,7 +87,8 @@ EXTREMES: dict[str, tuple[str, Any, set[int]]] = {
     "huge tool": (CHAT, tools({"properties": {f"p{n}": {} for n in range(5000)}}), {400}),
     "tool that is no schema": (CHAT, tools({"type": 5, "properties": [1], "required": {"a": 1}}), {400}),
     "tool of an unknown type": (CHAT, tools({"type": "nonsense"}), {400}),
-    "too many tools": (CHAT, tools(*({} for _ in range(1000))), {422}),
+    "too many tools": (CHAT, tools(*({} for _ in range(1000))), {400}),
+    "no end of tools": (CHAT, tools(*({} for _ in range(1025))), {422}),
     "schema from elsewhere": (CHAT, schema({"$ref": "http://127.0.0.1:1/x"}), {400}),
     "schema of alternatives": (
         CHAT,
