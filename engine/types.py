@@ -116,11 +116,15 @@ class JsonGrammar:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """`begin`, JSON that `schema` (JSON text) admits, `end`."""
+    """`begin`, JSON that `schema` (JSON text) admits, `end`.
+
+    Of a schema that no grammar can hold, the parts that one can count. `name`: what the log calls the tag.
+    """
 
     begin: str
     schema: str
     end: str
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

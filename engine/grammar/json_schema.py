@@ -5,18 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.errors import RequestError
+from engine.grammar.relaxed_schema import LEAST, MAX_LEAST, MAX_MEMBERS, MAX_OPTIONS, resolve
 
 MAX_LENGTH = 256 << 10
 """Characters of a schema's text."""
 
 MAX_DEPTH = 500
 """Levels of the schema that references lead through. llguidance needs about 5 KiB of stack for each."""
-
-MAX_MEMBERS = 2000
-"""Of an object in the schema. The time to compile properties grows with the square of their number."""
-
-MAX_OPTIONS = 400
-"""Of all `anyOf` and `oneOf` together. The time for a step can grow with the cube of their number."""
 
 WHITESPACE = r"[ \t]{1,2}|\r?\n[ \t]{0,40}"
 """Where JSON allows blanks: up to two, or a new line and its indentation. Models make blanks without end."""
@@ -63,6 +58,9 @@ def _check_size(schema: dict[str, Any]) -> None:
     for node in _objects(schema):
         if len(node) > MAX_MEMBERS:
             raise RequestError(f"an object in the JSON schema has more than {MAX_MEMBERS} members")
+        for key in LEAST:
+            if isinstance(least := node.get(key), int | float) and least > MAX_LEAST:
+                raise RequestError(f"{key} in the JSON schema is larger than {MAX_LEAST}")
         options += sum(len(found) for key in _CHOICES if isinstance(found := node.get(key), list))
     if options > MAX_OPTIONS:
         raise RequestError(f"anyOf and oneOf in the JSON schema have more than {MAX_OPTIONS} options")
@@ -74,9 +72,9 @@ def _check_depth(schema: dict[str, Any]) -> None:
     whole = _depth(schema)
     depth = whole
     for target in targets:
-        found = _resolve(schema, target)
+        found = resolve(schema, target)
         # what is named in another way than by its place may lie anywhere
-        depth += whole if found is None else _depth(found)
+        depth += _depth(found) if isinstance(found, (dict, list)) else whole
         if depth > MAX_DEPTH:
             raise RequestError(f"the JSON schema's references lead through more than {MAX_DEPTH} levels")
 
@@ -133,16 +131,3 @@ def _depth(schema: Any) -> int:
             if isinstance(child, (dict, list))
         ]
     return depth
-
-
-def _resolve(schema: Any, reference: str) -> Any:
-    """The part of the schema that a reference like `#/$defs/name` means, None where it is another kind."""
-    path = reference.removeprefix("#").split("/")
-    if not reference.startswith("#") or path[0]:
-        return None
-    node = schema
-    for step in path[1:]:
-        if not isinstance(node, dict):
-            return None
-        node = node.get(step.replace("~1", "/").replace("~0", "~"))
-    return node if isinstance(node, (dict, list)) else None

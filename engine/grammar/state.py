@@ -22,12 +22,20 @@ class GrammarState:
     happens, with a line in the log, when llguidance gives up over a grammar that takes too much work.
 
     `refusal` says, in one line, that it does, or that its masks have taken too much time: everybody waits for
-    them. None: all is well.
+    them. None: all is well. A `lenient` grammar lets go instead: from there on any token may come.
     """
 
-    def __init__(self, compiled: CompiledGrammar, clock: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self,
+        compiled: CompiledGrammar,
+        clock: Callable[[], float] = time.thread_time,
+        *,
+        lenient: bool = False,
+    ) -> None:
         """`clock`: seconds that the calling thread has computed."""
         self.refusal: str | None = None
+        self._lenient = lenient
+        self._free = False
         self._clock = clock
         self._allowed = BURST_SECONDS
         """Seconds that masks may still take."""
@@ -43,7 +51,7 @@ class GrammarState:
     @property
     def finished(self) -> bool:
         """Whether nothing but an end token may follow."""
-        return self._end is not None or self._matcher.is_stopped()
+        return self._end is not None or (not self._free and self._matcher.is_stopped())
 
     def mask(self) -> Mask:
         """The tokens that may come next, uint32 (ceil(vocabulary / 32)); the caller's to keep.
@@ -72,19 +80,28 @@ class GrammarState:
         if count == 0 or kept > consumed:
             return
         self._end = None
+        if self._free:
+            return
         if self._matcher.is_error() or not self._matcher.rollback(consumed - kept):
             self._replay()
 
     def _charge(self, start: float) -> None:
         self._allowed -= self._clock() - start
-        if self._allowed < 0 and self.refusal is None:
-            self.refusal = (
-                "the grammar is too ambiguous: to find the tokens that may come next took "
+        if self._allowed < 0 and self.refusal is None and not self._free:
+            self._refuse(
+                "to find the tokens that may come next took "
                 f"{MASK_SECONDS * 1000:.0f} ms a token and more; make it simpler"
             )
 
+    def _refuse(self, reason: str) -> None:
+        if self._lenient:
+            self._free = True
+            _log.warning("a reply goes on without its grammar, which is too ambiguous: %s", reason)
+        else:
+            self.refusal = f"the grammar is too ambiguous: {reason}"
+
     def _mask(self) -> Mask:
-        if self._end is None:
+        if self._end is None and not self._free:
             mask = self._tokens.spread(self._matcher.compute_bitmask())
             if self._matcher.is_error() and self._recovered():
                 mask = self._tokens.spread(self._matcher.compute_bitmask())
@@ -92,13 +109,17 @@ class GrammarState:
                 # llguidance allows an end token just where the text may end or cannot go on
                 return mask | self._tokens.ends if (mask & self._tokens.ends).any() else mask
             self._fail()
-        return self._tokens.ends.copy()
+        return self._tokens.all.copy() if self._free and self._end is None else self._tokens.ends.copy()
 
     def _accept(self, token_id: int) -> None:
         if self._end is None:
             if self._tokens.is_end(token_id):
                 self._end = len(self._accepted)
-            elif not self._consume(token_id) and not (self._recovered() and self._consume(token_id)):
+            elif (
+                not self._free
+                and not self._consume(token_id)
+                and not (self._recovered() and self._consume(token_id))
+            ):
                 self._fail()
         self._accepted.append(token_id)
 
@@ -120,9 +141,11 @@ class GrammarState:
         return not self._matcher.is_error()
 
     def _fail(self) -> None:
-        self._end = len(self._accepted)
         if is_too_much(self._matcher):
-            self.refusal = f"the grammar is too ambiguous: {describe(self._matcher)}"
+            self._refuse(describe(self._matcher))
+            if self._free:
+                return
+        self._end = len(self._accepted)
         if not self._warned:
             self._warned = True
             _log.warning("a grammar ends the text early: %s", describe(self._matcher))

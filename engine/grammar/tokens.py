@@ -1,5 +1,6 @@
 """A model's tokens as llguidance knows them, and masks over them."""
 
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -39,6 +40,12 @@ class GrammarTokens:
         self.ends = self._mask(ends)
         self._copies = np.array(list(self._twins), np.int64)
         self._originals = np.array(list(self._twins.values()), np.int64)
+
+    @cached_property
+    def all(self) -> Mask:
+        """All tokens that have a text, and the end tokens."""
+        tokens = range(self._size)
+        return self._mask([i for i in tokens if self._tokenizer.piece(i, render_special=True)]) | self.ends
 
     def is_end(self, token_id: int) -> bool:
         """Whether the token ends a generation."""

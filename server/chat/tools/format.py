@@ -63,7 +63,12 @@ class ToolFormat:
         opener = self.openers[0]
         trigger = opening or (opener if spelling.before.startswith(opener) else spelling.before)
         tags = tuple(
-            Tag(opening + spelling.begin(tool.name), arguments_schema(tool), spelling.after + closing)
+            Tag(
+                opening + spelling.begin(tool.name),
+                arguments_schema(tool),
+                spelling.after + closing,
+                tool.name,
+            )
             for tool in tools
         )
         return TaggedGrammar(

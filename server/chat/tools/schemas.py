@@ -20,11 +20,11 @@ _NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}, "additi
 
 
 def arguments_schema(tool: Tool) -> str:
-    """The schema of a tool's arguments as JSON text; always one of an object.
+    """The schema of a tool's arguments as JSON text; always one of an object, whatever its `type` says.
 
     A tool without parameters takes an empty object.
     """
-    schema = {"type": "object", **tool.parameters} if tool.parameters else _NO_PARAMETERS
+    schema = {**tool.parameters, "type": "object"} if tool.parameters else _NO_PARAMETERS
     return json.dumps(schema, ensure_ascii=False)
 
 

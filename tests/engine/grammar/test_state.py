@@ -21,6 +21,15 @@ GRAMMARS: tuple[Grammar, ...] = (
     TaggedGrammar("hell", (Tag("hello", "{}", "ll"),)),
 )
 END = min(BYTE_PAIRS.end_ids)
+TOO_MANY_WAYS = GbnfGrammar(
+    "\n".join(
+        (
+            "root ::= " + " | ".join(f"r{at}" for at in range(50)),
+            *(f'r{at} ::= "{at}" | "(" root ")"' for at in range(50)),
+        )
+    )
+)
+"""Fifty ways to read each bracket."""
 
 
 @settings(deadline=None, max_examples=60)
@@ -88,11 +97,9 @@ def test_a_token_that_the_mask_forbids_ends_the_text(caplog: pytest.LogCaptureFi
 def test_too_much_work_ends_the_text(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fifty ways to read each bracket are more than a row of the parser may hold here."""
+    """There are more ways to read a bracket than a row of the parser may hold here."""
     monkeypatch.setattr("engine.grammar.compiled._MAX_ITEMS_IN_ROW", 150)
-    rules = "\n".join(f'r{at} ::= "{at}" | "(" root ")"' for at in range(50))
-    grammar = GbnfGrammar(f"root ::= {' | '.join(f'r{at}' for at in range(50))}\n{rules}")
-    state = GrammarCompiler(BYTE_PAIRS).start(grammar)
+    state = GrammarCompiler(BYTE_PAIRS).start(TOO_MANY_WAYS)
     bracket = BYTE_PAIRS.encode("(")[0]
     with caplog.at_level(logging.WARNING):
         assert bracket in allowed(state, BYTE_PAIRS)
@@ -105,6 +112,40 @@ def test_too_much_work_ends_the_text(
     assert len(caplog.records) == 1
     state.rollback(1)
     assert bracket in allowed(state, BYTE_PAIRS)
+
+
+def test_a_lenient_grammar_lets_go_of_what_is_too_much_work(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.grammar.compiled._MAX_ITEMS_IN_ROW", 150)
+    state = GrammarState(GrammarCompiler(BYTE_PAIRS)._compile(TOO_MANY_WAYS), lenient=True)
+    bracket = BYTE_PAIRS.encode("(")[0]
+    assert len(allowed(state, BYTE_PAIRS)) < 100
+    state.accept(bracket)
+    everything = {i for i in range(BYTE_PAIRS.vocab_size) if BYTE_PAIRS.piece(i, render_special=True)}
+    assert allowed(state, BYTE_PAIRS) == everything
+    state.accept(bracket)
+    assert (state.finished, state.refusal) == (False, None)
+    state.accept(min(BYTE_PAIRS.end_ids))
+    assert state.finished
+    assert allowed(state, BYTE_PAIRS) == BYTE_PAIRS.end_ids
+    state.rollback(2)
+    assert allowed(state, BYTE_PAIRS) == everything
+    assert [record.message[:37] for record in caplog.records] == ["a reply goes on without its grammar, "]
+
+
+def test_a_lenient_grammar_lets_go_when_masks_take_too_long() -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1.0
+        return now
+
+    state = GrammarState(COMPILERS[id(BYTE_PAIRS)]._compile(GRAMMARS[0]), clock, lenient=True)
+    bound = allowed(state, BYTE_PAIRS)
+    assert bound < allowed(state, BYTE_PAIRS)
+    assert state.refusal is None
 
 
 def test_masks_that_take_too_long_are_refused() -> None:

@@ -124,14 +124,13 @@ def test_a_token_behind_a_trigger_of_text() -> None:
             TaggedGrammar("a", (Tag("a" * 5000, F, ""),)),
             "a tag's beginning or end is longer than 4096 characters",
         ),
-        (TaggedGrammar("a", (Tag("a", " " * (1 << 20), ""),)), "the tags are longer than 1048576 characters"),
         (
             TaggedGrammar("a", (Tag("a<|im_end|>", F, ""),)),
             "the tag 'a<|im_end|>' holds a token that ends the reply",
         ),
         (
-            TaggedGrammar("a", (Tag("a", '{"not": {}}', ""),)),
-            'the grammar cannot be used: Unimplemented keys: ["not"]',
+            TaggedGrammar("a", tuple(Tag(f"a{at}" + "x" * 4090, F, "y" * 4090) for at in range(200))),
+            "the tags are longer than 1048576 characters",
         ),
     ],
 )
