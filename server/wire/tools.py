@@ -13,6 +13,7 @@ from pydantic import Field, WithJsonSchema
 from engine.errors import RequestError
 from server.chat.call import Tool
 from server.wire.parts import KIND_SHOWN
+from server.wire.tool_parameters import read_parameters
 
 DECLARED_LIMIT = 1024
 """Most entries of `tools`; how many of them may be offered to a model is the planner's to say."""
@@ -148,12 +149,7 @@ def _body(tool: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 
 def _function_of(body: Mapping[str, Any], schema: str, place: str) -> Tool:
-    parameters = body.get(schema)
-    if parameters is None:
-        parameters = {}
-    if not isinstance(parameters, dict):
-        parameters = {"type": "object"}  # no schema of an object allows any
-    return Tool(_name(body, place), _description(body, place), parameters)
+    return Tool(_name(body, place), _description(body, place), read_parameters(body.get(schema)))
 
 
 def _custom_of(body: Mapping[str, Any], place: str) -> Tool:

@@ -6,7 +6,8 @@ import pytest
 
 from engine.errors import RequestError
 from engine.grammar import GrammarCompiler
-from engine.grammar.json_schema import MAX_DEPTH, MAX_MEMBERS, MAX_OPTIONS, json_schema_to_lark
+from engine.grammar.json_schema import MAX_DEPTH, json_schema_to_lark
+from engine.grammar.relaxed_schema import MAX_LEAST, MAX_MEMBERS, MAX_OPTIONS
 from engine.tokenizer import Tokenizer
 from engine.types import GbnfGrammar, JsonGrammar
 from tests.engine.grammar.walks import BYTE_PAIRS, COMPILERS, SENTENCE_PIECES, admits, texts
@@ -167,3 +168,5 @@ def test_size_is_bounded() -> None:
     options: list[Any] = [{"anyOf": [{}] * 100} for _ in range(MAX_OPTIONS // 100 + 1)]
     with pytest.raises(RequestError, match=f"more than {MAX_OPTIONS} options"):
         json_schema_to_lark(json.dumps({"items": options}))
+    with pytest.raises(RequestError, match=f"minItems in the JSON schema is larger than {MAX_LEAST}"):
+        json_schema_to_lark(json.dumps({"items": {"minItems": MAX_LEAST + 1}}))

@@ -143,17 +143,27 @@ def test_kobolds_own_endpoint_stays_reachable(server: LiveServer) -> None:
     assert "response" in server.post("/x/api/generate", {"prompt": "x", "stream": False, "raw": True}).json
 
 
+def with_schema(path: str, number: str, body: dict[str, Any]) -> bytes:
+    """The body, in which "SCHEMA" stands for a schema with that number."""
+    schema = f'{{"type": "object", "properties": {{"a": {{"minimum": {number}}}}}}}'
+    return json.dumps(ASKING[path] | body).replace('"SCHEMA"', schema).encode()
+
+
 @pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity"])
 @pytest.mark.parametrize("path", ASKING)
-def test_numbers_that_are_none_are_refused(path: str, number: str, server: LiveServer) -> None:
-    schema = f'{{"type": "object", "properties": {{"a": {{"minimum": {number}}}}}}}'
-    function = f'"name": "f", "parameters": {schema}, "input_schema": {schema}'
-    body = json.dumps(ASKING[path] | {"tools": "TOOLS", "format": "FORMAT", "output_config": "OUTPUT"})
-    form = {"/v1/messages": f'{{"format": {{"type": "json_schema", "schema": {schema}}}}}'}.get(path, "{}")
-    tools = {
-        "/v1/messages": f"[{{{function}}}]",
-        "/v1/responses": f'[{{"type": "function", {function}}}]',
-    }.get(path, f'[{{"function": {{{function}}}}}]')
-    for name, text in (("TOOLS", tools), ("FORMAT", schema), ("OUTPUT", form)):
-        body = body.replace(f'"{name}"', text)
-    assert 400 <= server.post(path, body.encode()).status < 500
+def test_a_format_with_numbers_that_are_none_is_refused(path: str, number: str, server: LiveServer) -> None:
+    form = {"type": "json_schema", "name": "x", "schema": "SCHEMA"}
+    body = {"format": "SCHEMA", "output_config": {"format": form}, "text": {"format": form}}
+    assert 400 <= server.post(path, with_schema(path, number, body)).status < 500
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "-Infinity"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/api/chat"])
+def test_a_tool_with_numbers_that_are_none_can_be_used(path: str, number: str, server: LiveServer) -> None:
+    function = {"name": "f", "parameters": "SCHEMA", "input_schema": "SCHEMA"}
+    tool = {
+        "/v1/messages": function,
+        "/v1/responses": {"type": "function", **function},
+        "/api/chat": {"function": function},
+    }[path]
+    assert server.post(path, with_schema(path, number, {"tools": [tool]})).status == 200

@@ -1,6 +1,7 @@
 """The wire of the Responses API: what becomes of requests, and what responses look like."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -105,6 +106,11 @@ def test_the_server_may_set_the_usual_length() -> None:
     assert convert.base_request(body(), "id", 33).max_tokens == 33
 
 
+def test_what_is_said_again_of_a_tool_is_json() -> None:
+    [tool] = body(tools=[TOOL | {"parameters": {"maximum": float("inf"), "minimum": float("nan")}}]).tools
+    assert json.loads(json.dumps(tool.parameters, allow_nan=False)) == {"maximum": sys.float_info.max, "minimum": None}
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -116,7 +122,6 @@ def test_the_server_may_set_the_usual_length() -> None:
         {"metadata": {str(number): "x" for number in range(17)}},
         {"text": {"format": {"type": "grammar"}}},
         {"text": {"format": FORMAT | {"schema": {"minimum": float("nan")}}}},
-        {"tools": [TOOL | {"parameters": {"maximum": float("inf")}}]},
         {"tool_choice": {"type": "allowed_tools", "tools": [{"name": float("nan")}]}},
     ],
 )

@@ -1,0 +1,25 @@
+"""The parameters of a tool: a JSON schema, of which a client may send any JSON at all."""
+
+import json
+import sys
+from typing import Any
+
+_BEYOND = {"Infinity": sys.float_info.max, "-Infinity": -sys.float_info.max}
+"""What stands for a number that Python read as infinite, so that the schema stays JSON."""
+
+
+def read_parameters(value: Any) -> dict[str, Any]:
+    """The schema of an object; what is no schema of one allows any."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        return {"type": "object"}
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        finite: dict[str, Any] = json.loads(json.dumps(value), parse_constant=_BEYOND.get)
+        return finite
+    except RecursionError:
+        pass  # the bound on its depth says so
+    return value
+
