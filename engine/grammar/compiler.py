@@ -120,7 +120,7 @@ def _to_lark(grammar: Grammar, tokens: GrammarTokens) -> str:
             if len(text) > MAX_LENGTH:
                 raise RequestError(f"the grammar is longer than {MAX_LENGTH} characters")
             # no rule begins with a brace; KoboldCpp takes such a grammar for a JSON schema
-            return _json_document(text) if text.lstrip().startswith("{") else gbnf_to_lark(text)
+            return _json_document(text) if text.lstrip().startswith("{") else gbnf_to_lark(text, tokens)
         case JsonGrammar(schema):
             return _json_document(schema)
         case TaggedGrammar():

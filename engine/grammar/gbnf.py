@@ -1,11 +1,11 @@
 """Turns llama.cpp's grammar notation (GBNF) into Lark.
 
-GBNF knows only characters. llguidance is fast where many of them are one terminal, so all that is
-regular becomes terminals: a rule that cannot come back to itself, and the regular parts of the others.
-A grammar without recursion is one terminal. The lexer takes the longest match of all terminals that
-may stand at a place. Neighbours are therefore one terminal unless the next character tells where the
-first of them ends. What a grammar admits only by ending a terminal where another one goes on is not
-generated; nothing is generated that the grammar does not admit.
+Apart from tokens, which are rules of their own, GBNF knows only characters. llguidance is fast where many
+of them are one terminal, so all that is regular becomes terminals: a rule that cannot come back to itself,
+and the regular parts of the others. A grammar without recursion is one terminal. The lexer takes the
+longest match of all terminals that may stand at a place. Neighbours are therefore one terminal unless the
+next character tells where the first of them ends. What a grammar admits only by ending a terminal where
+another one goes on is not generated; nothing is generated that the grammar does not admit.
 
 Every group gets a name of its own, because llguidance bounds the nesting of brackets and follows
 names by recursion on the machine's stack; `MAX_DEPTH` keeps that bounded.
@@ -25,21 +25,29 @@ from engine.grammar.gbnf_nodes import (
     Reference,
     Repetition,
     Rules,
+    TokenMatch,
     children,
 )
 from engine.grammar.gbnf_parser import gbnf_error, parse_gbnf
 from engine.grammar.gbnf_recursion import without_linear_recursion
+from engine.grammar.tokens import GrammarTokens
 
 ROOT = "root"
 MAX_DEPTH = 250
 """Names that lead to names. llguidance needs about 5 KiB of stack for each."""
 
+MAX_TOKENS = 256
+"""Different tokens that a grammar names: each one that is negated lists nearly the whole vocabulary."""
+
 MAX_ALTERNATIVES = 600
 """Of all rules that are no terminals. The time for a step can grow with the cube of their number."""
 
 
-def gbnf_to_lark(text: str) -> str:
-    """The same grammar in Lark. Raises RequestError, one line, for what is not valid or nests too deeply."""
+def gbnf_to_lark(text: str, tokens: GrammarTokens) -> str:
+    """The same grammar in Lark, with the vocabulary's numbers for tokens.
+
+    Raises RequestError, one line, for what is not valid or nests too deeply.
+    """
     rules = parse_gbnf(text)
     if ROOT not in rules:
         raise RequestError("the grammar has no rule root")
@@ -47,7 +55,7 @@ def gbnf_to_lark(text: str) -> str:
         for reference in _references(node):
             if reference.name not in rules:
                 raise gbnf_error(text, reference.at, f"there is no rule {reference.name!r}")
-    writer = _Writer(without_linear_recursion(rules))
+    writer = _Writer(without_linear_recursion(rules), _known_tokens(text, rules, tokens))
     writer.write()
     return writer.lark()
 
@@ -60,9 +68,37 @@ def _references(node: Node) -> Iterable[Reference]:
         yield from _references(child)
 
 
+def _tokens(node: Node) -> Iterable[TokenMatch]:
+    """All tokens below `node`."""
+    if isinstance(node, TokenMatch):
+        yield node
+    for child in children(node):
+        yield from _tokens(child)
+
+
+def _known_tokens(text: str, rules: Rules, tokens: GrammarTokens) -> dict[tuple[int | str, bool], str]:
+    """Each token that the rules name, or all others, in Lark."""
+    known: dict[tuple[int | str, bool], str] = {}
+    for match in (found for node in rules.values() for found in _tokens(node)):
+        if (match.token, match.negated) in known:
+            continue
+        token_id = tokens.find(match.token)
+        if token_id is None:
+            raise gbnf_error(text, match.at, f"the model has no token {match.token!r}")
+        if len(known) == MAX_TOKENS:
+            raise gbnf_error(text, match.at, f"there are more than {MAX_TOKENS} tokens")
+        written = lark.one_of(tokens.others(token_id)) if match.negated else lark.token(token_id)
+        known[match.token, match.negated] = written
+    return known
+
+
 def _regular_rules(rules: Rules) -> list[str]:
-    """The names of the rules from which no way leads to a cycle, each behind those that it needs."""
+    """The names of the rules from which no way leads to a cycle or a token, each behind those it needs."""
     waiting = {name: {reference.name for reference in _references(node)} for name, node in rules.items()}
+    # a rule with a token waits for itself, without end
+    waiting = {
+        name: needed | {name} if any(_tokens(rules[name])) else needed for name, needed in waiting.items()
+    }
     users: dict[str, list[str]] = {name: [] for name in rules}
     for name, needed in waiting.items():
         for other in needed:
@@ -79,15 +115,16 @@ def _regular_rules(rules: Rules) -> list[str]:
 class _Writer:
     """Collects definitions: a name, and the line that says what it is."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, tokens: Mapping[tuple[int | str, bool], str]) -> None:
         self._rules = rules
+        self._tokens = {key: f"k{number}" for number, key in enumerate(tokens)}
         self._regular: dict[str, Borders] = {}
         for name in _regular_rules(rules):
             self._regular[name] = borders(rules[name], self._regular)
         self._groups = 0
         self._alternatives = 0
-        self._bodies: dict[str, str] = {}
-        self._uses: dict[str, list[str]] = {}
+        self._bodies = dict(zip(self._tokens.values(), tokens.values(), strict=True))
+        self._uses: dict[str, list[str]] = {name: [] for name in self._bodies}
         self._names: dict[str, str] = {}
         self._terminals: dict[str, str] = {}
         self._pending: list[str] = []
@@ -228,6 +265,9 @@ class _Writer:
                 return lark.quote(node.text)
             case CharacterClass():
                 return _class(node)
+            case TokenMatch():
+                uses.append(self._tokens[node.token, node.negated])
+                return uses[-1]
             case Reference():
                 name = self._rule_name(node.name)
                 uses.append(name)
@@ -236,7 +276,8 @@ class _Writer:
                 return self._group(node, uses, regular=regular)
 
     def _is_regular(self, node: Node) -> bool:
-        return all(reference.name in self._regular for reference in _references(node))
+        known = all(reference.name in self._regular for reference in _references(node))
+        return known and not any(_tokens(node))
 
 
 def _class(node: CharacterClass) -> str:

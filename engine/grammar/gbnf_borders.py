@@ -16,6 +16,7 @@ from engine.grammar.gbnf_nodes import (
     Node,
     Reference,
     Repetition,
+    TokenMatch,
 )
 
 _NONE = CharacterSet()
@@ -98,6 +99,8 @@ def borders(node: Node, rules: dict[str, Borders]) -> Borders:
             return borders(node.item, rules).repeated(node.minimum, node.maximum)
         case Concatenation():
             return joined([borders(item, rules) for item in node.items])
+        case TokenMatch():
+            raise AssertionError("a token is no regular part")
         case Alternation():
             result = borders(node.options[0], rules)
             for option in node.options[1:]:

@@ -22,6 +22,18 @@ class CharacterClass:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenMatch:
+    """One token of the vocabulary, by its id or its name; `negated`, any other that has a text.
+
+    `at` is where the text says so, in characters from its beginning.
+    """
+
+    token: int | str
+    at: int
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
     """What the rule `name` matches. `at` is where the text says so, in characters from its beginning."""
 
@@ -52,7 +64,7 @@ class Repetition:
     maximum: int | None
 
 
-Node: TypeAlias = Literal | CharacterClass | Reference | Concatenation | Alternation | Repetition
+Node: TypeAlias = Literal | CharacterClass | TokenMatch | Reference | Concatenation | Alternation | Repetition
 Rules: TypeAlias = dict[str, Node]
 """The rules of a grammar by name, in the order of the text."""
 

@@ -17,6 +17,7 @@ from engine.grammar.gbnf_nodes import (
     Reference,
     Repetition,
     Rules,
+    TokenMatch,
 )
 
 MAX_NESTING = 64
@@ -26,11 +27,12 @@ MAX_REPETITIONS = 2000
 """The largest number in braces; llama.cpp has the same limit."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+_TOKEN = re.compile(r"<\[([0-9]{1,9})\]>|<(?!\[)[^>]{0,1000}>")
 _NUMBER = re.compile(r"[0-9]+")
 _SPACE = re.compile(r"(?:[ \t]|#[^\r\n]*)*")
 _SPACE_AND_LINES = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
-_ESCAPES = {"t": "\t", "r": "\r", "n": "\n", "\\": "\\", '"': '"', "[": "[", "]": "]"}
+_ESCAPES = {"t": "\t", "r": "\r", "n": "\n", "\\": "\\", '"': '"', "[": "[", "]": "]", "-": "-"}
 _ANY = CharacterClass((), negated=True)
 
 
@@ -103,6 +105,9 @@ class _Parser:
             return self._character_class()
         if self._take("."):
             return _ANY
+        negated = self._text.startswith("!<", self._at)
+        if negated or self._text.startswith("<", self._at):
+            return self._token(negated)
         if self._take("("):
             self._skip(lines=True)
             group = self._alternation(nesting + 1)
@@ -119,6 +124,15 @@ class _Parser:
         if after not in ("", "|", "\r", "\n", ")") or (after == ")" and nesting == 0):
             raise self._error(f"unexpected {after!r}")
         return None
+
+    def _token(self, negated: bool) -> Node:
+        at = self._at
+        self._at += negated
+        found = _TOKEN.match(self._text, self._at)
+        if found is None:
+            raise self._error("expected a token: its name in < and >, or its number in <[ and ]>")
+        self._at = found.end()
+        return TokenMatch(found[0] if found[1] is None else int(found[1]), at, negated)
 
     def _repeated(self, item: Node, nesting: int) -> Node:
         """`item` with the operators that follow it; each applies to all before it."""

@@ -6,6 +6,7 @@ far as it goes. A name in small letters is a rule of the context-free grammar ab
 
 import json
 import re
+from collections.abc import Iterable
 
 START = "start"
 HEADER = "%llguidance {}"
@@ -26,6 +27,11 @@ def quote(text: str) -> str:
 def token(token_id: int) -> str:
     """One token, whatever its text; special tokens can be written in this way only."""
     return f"<[{token_id}]>"
+
+
+def one_of(ranges: Iterable[tuple[int, int]]) -> str:
+    """A token of one of the ranges (first and last, both included): llguidance takes no other list."""
+    return f"<[{','.join(f'{first}-{last}' for first, last in ranges)}]>"
 
 
 def regex(pattern: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from engine.errors import RequestError
 from engine.grammar import lark
 from engine.grammar.json_schema import json_schema_to_lark
-from engine.grammar.tokens import GrammarTokens
+from engine.grammar.tokens import GrammarTokens, ranges_of
 from engine.types import Tag, TaggedGrammar
 
 MAX_TAGS = 256
@@ -115,7 +115,7 @@ def _with_text(
     branches: dict[bool, list[str]], trigger: str, others: list[int], *, several: bool
 ) -> list[str]:
     quoted = lark.escape(trigger)
-    prose = [f"TEXT {_any_of(others)}"] if others else []
+    prose = [f"TEXT {lark.one_of(ranges_of(others))}"] if others else []
     again = [*prose, *(branches[False] if several else [])]
     last = ["TEXT", *branches[True], *([] if several else branches[False])]
     return [
@@ -125,14 +125,3 @@ def _with_text(
         f"{_HEAD}[lazy]: {lark.regex(_ANY + quoted)}",
         f"TEXT: {lark.regex(_ANY)} & ~{lark.regex(_ANY + quoted + _ANY)}",
     ]
-
-
-def _any_of(ids: list[int]) -> str:
-    """One of these tokens, as ranges: llguidance takes no other list of tokens."""
-    ranges: list[list[int]] = []
-    for token_id in ids:
-        if ranges and token_id == ranges[-1][1] + 1:
-            ranges[-1][1] = token_id
-        else:
-            ranges.append([token_id, token_id])
-    return f"<[{','.join(f'{first}-{last}' for first, last in ranges)}]>"

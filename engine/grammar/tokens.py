@@ -1,5 +1,6 @@
 """A model's tokens as llguidance knows them, and masks over them."""
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import cast
 
@@ -81,6 +82,30 @@ class GrammarTokens:
                 at = found + len(name)
         return [*parts, text[at:]] if at < len(text) else parts
 
+    def find(self, token: int | str) -> int | None:
+        """The token of a number or a name, as llguidance knows it; None if the name is not one token."""
+        if isinstance(token, str):
+            found = self._tokenizer.encode(token, parse_special=True, add_bos=False)
+            return self.original(found[0]) if len(found) == 1 else None
+        return self.original(token) if token < self._size else None
+
+    def others(self, token_id: int) -> list[tuple[int, int]]:
+        """Ranges of all tokens but one that have a text and do not end a generation."""
+        ranges = []
+        for first, last in self._usual:
+            if first <= token_id <= last:
+                ranges += [(first, token_id - 1)] * (first < token_id) + [(token_id + 1, last)] * (
+                    token_id < last
+                )
+            else:
+                ranges.append((first, last))
+        return ranges
+
+    @cached_property
+    def _usual(self) -> list[tuple[int, int]]:
+        bits = np.unpackbits((self.all & ~self.ends).view(np.uint8), bitorder="little")
+        return ranges_of(np.flatnonzero(bits).tolist())
+
     def special_ids(self) -> list[int]:
         """All special tokens that do not end a generation, ascending."""
         return sorted(self._special - self._tokenizer.end_ids)
@@ -90,3 +115,14 @@ class GrammarTokens:
         for token_id in ids:
             mask[token_id // 32] |= np.uint32(1 << token_id % 32)
         return mask
+
+
+def ranges_of(ids: Iterable[int]) -> list[tuple[int, int]]:
+    """Ascending ids as ranges, first and last both included."""
+    ranges: list[tuple[int, int]] = []
+    for token_id in ids:
+        if ranges and token_id == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], token_id)
+        else:
+            ranges.append((token_id, token_id))
+    return ranges

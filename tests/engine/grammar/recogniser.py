@@ -9,6 +9,7 @@ from engine.grammar.gbnf_nodes import (
     Reference,
     Repetition,
     Rules,
+    TokenMatch,
 )
 
 
@@ -74,6 +75,8 @@ def _ends(node: Node, text: str, at: int, rules: dict[tuple[str, int], set[int]]
                 reached = _chain([item], text, reached, rules)
                 found |= reached
             return found
+        case TokenMatch():
+            raise NotImplementedError("texts have no tokens")
 
 
 def _chain(
@@ -104,3 +107,5 @@ def _text(node: Node) -> str:
             return f"({' | '.join(map(_text, options))})"
         case Repetition(item, minimum, maximum):
             return f"{_text(item)}{{{minimum},{'' if maximum is None else maximum}}}"
+        case TokenMatch(token, _, negated):
+            return f"{'!' * negated}{token if isinstance(token, str) else f'<[{token}]>'}"

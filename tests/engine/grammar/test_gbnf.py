@@ -6,6 +6,7 @@ import pytest
 from engine.errors import RequestError
 from engine.grammar import GrammarCompiler
 from engine.grammar.gbnf import MAX_DEPTH, gbnf_to_lark
+from engine.grammar.tokens import GrammarTokens
 from engine.tokenizer import Tokenizer
 from engine.types import GbnfGrammar
 from tests.engine.grammar.walks import (
@@ -14,10 +15,13 @@ from tests.engine.grammar.walks import (
     SENTENCE_PIECES,
     WITHOUT_PREFIX,
     admits,
+    allowed,
     follow,
     texts,
+    with_control,
 )
 
+TOKENS = GrammarTokens(BYTE_PAIRS)
 ARITHMETIC = """
 root ::= expr
 expr ::= term ([-+*/] term)*  # any operator
@@ -178,10 +182,10 @@ def chain(length: int) -> str:
 def test_depth_is_bounded() -> None:
     GrammarCompiler(BYTE_PAIRS).check(GbnfGrammar(chain(MAX_DEPTH - 5)))
     with pytest.raises(RequestError, match=f"more than {MAX_DEPTH} deep"):
-        gbnf_to_lark(chain(MAX_DEPTH))
+        gbnf_to_lark(chain(MAX_DEPTH), TOKENS)
     # the same without recursion, where all are terminals
     with pytest.raises(RequestError, match=f"more than {MAX_DEPTH} deep"):
-        gbnf_to_lark(chain(MAX_DEPTH).replace("root ::", "top ::") + '\nroot ::= r0\ntop ::= "y"')
+        gbnf_to_lark(chain(MAX_DEPTH).replace("root ::", "top ::") + '\nroot ::= r0\ntop ::= "y"', TOKENS)
 
 
 def rows(count: int) -> str:
@@ -196,7 +200,7 @@ def test_many_rules_at_one_place_are_not_deep() -> None:
 
 def test_ambiguity_is_bounded() -> None:
     with pytest.raises(RequestError, match="more than 600 alternatives"):
-        gbnf_to_lark(rows(300))
+        gbnf_to_lark(rows(300), TOKENS)
 
 
 def test_many_words_are_one_terminal() -> None:
@@ -208,3 +212,58 @@ def test_a_text_that_is_forced_without_end_is_made_step_by_step() -> None:
     state = COMPILERS[id(BYTE_PAIRS)].start(GbnfGrammar('root ::= "a" more\nmore ::= "bc" more'))
     assert follow(state, BYTE_PAIRS, BYTE_PAIRS.encode("abcbcbc", add_bos=False)) is None
     assert not state.finished
+
+
+THINKING = with_control("<think>", "</think>")
+THINKING_COMPILER = GrammarCompiler(THINKING)
+
+
+def thinks(grammar: str, text: str) -> bool:
+    return admits(THINKING, GbnfGrammar(grammar), text, THINKING_COMPILER)
+
+
+def test_tokens_by_name_and_number() -> None:
+    opening = THINKING.encode("<think>", add_bos=False)[0]
+    for token in ("<think>", f"<[{opening}]>"):
+        grammar = f"root ::= {token} thought </think> [a-z]{{2}}\nthought ::= !</think>*"
+        assert thinks(grammar, "<think>well, é <think></think>ab")
+        assert not thinks(grammar, "<think>well</think>a</think>")
+        assert not thinks(grammar, "x")
+
+
+def test_tokens_of_plain_text() -> None:
+    """The token `he` is not the letters `h` and `e`."""
+    he = THINKING.encode("he", add_bos=False)
+    assert len(he) == 1
+    state = THINKING_COMPILER.start(GbnfGrammar(f"root ::= <[{he[0]}]>"))
+    assert allowed(state, THINKING) == set(he)
+    state = THINKING_COMPILER.start(GbnfGrammar(f"root ::= !<[{he[0]}]>+"))
+    shown = {i for i in range(THINKING.vocab_size) if THINKING.piece(i, render_special=True)}
+    assert allowed(state, THINKING) == shown - set(he) - THINKING.end_ids
+
+
+def test_tokens_in_rules_that_come_back() -> None:
+    grammar = 'root ::= "(" (root | <think> "x"?) ")"'
+    assert thinks(grammar, "((<think>x))")
+    assert not thinks(grammar, "((x))")
+
+
+@pytest.mark.parametrize(
+    ("grammar", "message"),
+    [
+        ("root ::= <nope>", "line 1: the model has no token '<nope>'"),
+        ('root ::= "a"\nb ::= !<[99999999]>', "line 2: the model has no token 99999999"),
+        ("root ::= <think", "line 1: expected a token"),
+        ("root ::= <[x]>", "line 1: expected a token"),
+        ("root ::= " + " ".join(f"!<[{i}]>" for i in range(257)), "line 1: there are more than 256 tokens"),
+    ],
+)
+def test_tokens_that_there_are_not(grammar: str, message: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(message)):
+        THINKING_COMPILER.check(GbnfGrammar(grammar))
+
+
+@pytest.mark.parametrize("hyphen", [r"[a-c\-]", r"[\-a-c]", r"[a\-bc]", '("\\-" | [abc])'])
+def test_an_escaped_hyphen_is_a_hyphen(hyphen: str) -> None:
+    for text, expected in (("-a-", True), ("a-c", True), ("a.c", False)):
+        assert admits(BYTE_PAIRS, GbnfGrammar(f"root ::= {hyphen}{{3}}"), text) == expected
