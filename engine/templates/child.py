@@ -19,6 +19,7 @@ from typing import Any
 from jinja2 import Template
 
 from engine.templates import wire
+from engine.templates.forms import forms, is_faithful
 from engine.templates.limits import CACHED_TEMPLATES, MAX_REPLY, MAX_REQUEST
 from engine.templates.orders import orders
 from engine.templates.sandbox import TemplateLimitError, compile_template, render_template
@@ -27,7 +28,9 @@ from engine.templates.wire import Kind
 _REASON = 200
 """Characters of an error's text."""
 _REHEARSAL = (
-    "{% for m in messages %}{{ m | tojson }}{{ strftime_now('%c') }}{{ raise_exception('x') }}{% endfor %}"
+    "{% for m in messages %}{{ m | tojson }}{{ m | pprint }}{{ '{}'.format(strftime_now('%c')) }}"
+    "{{ '&lt;' | striptags | urlize | wordwrap(1) }}"
+    "{{ raise_exception('x') }}{% endfor %}"
 )
 
 
@@ -101,19 +104,30 @@ def _answer(request: bytes) -> tuple[Kind, bytes]:
 def _rendered(source: str, messages: list[dict[str, Any]], variables: dict[str, Any]) -> tuple[Kind, bytes]:
     template = _compiled(source)
     refusal: Exception | None = None
-    for attempt in orders(messages):
-        try:
-            text = wire.encode(render_template(template, {**variables, "messages": attempt}))
-        except (TemplateLimitError, MemoryError):
-            raise
-        except Exception as error:
-            refusal = refusal or error
-            continue
-        if len(text) > MAX_REPLY:
-            raise TemplateLimitError(f"it writes more than {MAX_REPLY} bytes")
-        return Kind.TEXT, text
+    for order in orders(messages):
+        found: str | None = None
+        for form in forms(order, source):
+            try:
+                text = render_template(template, {**variables, "messages": form})
+            except (TemplateLimitError, MemoryError):
+                raise
+            except Exception as error:
+                refusal = refusal or error
+                continue
+            if is_faithful(text, form):
+                return Kind.TEXT, _whole(text)
+            found = text if found is None else found
+        if found is not None:
+            return Kind.TEXT, _whole(found)
     assert refusal is not None
     raise refusal
+
+
+def _whole(text: str) -> bytes:
+    encoded = wire.encode(text)
+    if len(encoded) > MAX_REPLY:
+        raise TemplateLimitError(f"it writes more than {MAX_REPLY} bytes")
+    return encoded
 
 
 @lru_cache(CACHED_TEMPLATES)

@@ -3,7 +3,7 @@
 The process bounds time and memory (`limits.Limits`). The sandbox keeps templates away from Python, and
 refuses early, and by name, what would use them up: characters written (also those captured by macros and
 block assignments), the size of what `+`, `~`, `*`, `**` and `%` and the filters and methods that repeat
-or join can make, `range`, and the filters and methods on offer, which are those that chat templates use.
+or join can make, `range`, and the filters and methods on offer: what transformers gives to chat templates.
 What one operation does within these sizes, such as comparing two nested lists, is for the process to end.
 """
 
@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import wraps
 from typing import Any, NoReturn
 
 from jinja2 import Template, TemplateError, filters, nodes, pass_context
@@ -134,7 +135,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             finalize=_write,
         )
         self.filters = {name: filters.FILTERS[name] for name in _FILTERS} | _OWN_FILTERS
-        self.globals = {name: self.globals[name] for name in ("range", "namespace", "dict")} | {
+        self.globals = {name: self.globals[name] for name in _GLOBALS} | {
             "raise_exception": _raise_exception,
             "strftime_now": _strftime_now,
         }
@@ -146,6 +147,13 @@ class _Environment(ImmutableSandboxedEnvironment):
                 return _replace(owner, *args, **kwargs)
             if obj.__name__ == "join":
                 return _join(args[0], owner)
+            if obj.__name__ in _PADDING:
+                _bound(
+                    sum(value for value in (len(owner), *args, *kwargs.values()) if isinstance(value, int))
+                )
+            if obj.__name__ == "expandtabs":
+                size = next((value for value in (*args, *kwargs.values()) if isinstance(value, int)), 8)
+                _bound(len(owner) + owner.count("\t") * size)
         return super().call(context, obj, *args, **kwargs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -157,10 +165,24 @@ class _Environment(ImmutableSandboxedEnvironment):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
-    def wrap_str_format(self, value: Any) -> None:
-        """Jinja would offer its own safe `format`, whose field widths nobody bounds."""
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Jinja's own safe `format`, with bounds on what it makes."""
+        found = super().wrap_str_format(value)
+        if found is None:
+            return None
+
+        @wraps(found)
+        def bounded(*args: Any, **kwargs: Any) -> str:
+            text = str(value.__self__)
+            if _WIDE_FIELD.search(text):
+                raise TemplateLimitError("it formats text with a width of more than two digits")
+            _bound(len(text) + text.count("{") * _measure([args, kwargs]))
+            return found(*args, **kwargs)
+
+        return bounded
 
 
+_GLOBALS = ("range", "namespace", "dict", "cycler", "joiner")
 _BUILTIN = (str, bytes, int, float, list, tuple, dict, set, frozenset)
 _METHODS = frozenset(
     (
@@ -168,16 +190,25 @@ _METHODS = frozenset(
         *("removeprefix", "removesuffix", "replace", "join", "startswith", "endswith", "find", "rfind"),
         *("index", "rindex", "count", "lower", "upper", "title", "capitalize", "casefold", "swapcase"),
         *("isalnum", "isalpha", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "isupper"),
+        *("isascii", "isidentifier", "isprintable", "istitle", "format", "format_map", "expandtabs"),
+        *("ljust", "rjust", "center", "zfill", "is_integer", "bit_length"),
         *("items", "keys", "values", "get", "copy"),
         # these change their object, which the sandbox refuses with a better message than "undefined"
-        *("append", "extend", "insert", "pop", "remove", "update", "setdefault", "clear"),
+        *("append", "extend", "insert", "pop", "popitem", "remove", "update", "setdefault", "clear"),
+        *("sort", "reverse", "add", "discard"),
     )
 )
 _FILTERS = (
     *("abs", "attr", "capitalize", "count", "d", "default", "dictsort", "first", "float", "groupby", "int"),
     *("items", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse"),
-    *("safe", "select", "selectattr", "sort", "title", "trim", "unique", "upper"),
+    *("safe", "select", "selectattr", "sort", "sum", "title", "trim", "unique", "upper", "random"),
 )
+_TEXT_FILTERS = (
+    *("e", "escape", "filesizeformat", "forceescape", "pprint", "striptags", "truncate", "urlencode"),
+    *("urlize", "wordcount", "wordwrap", "xmlattr"),
+)
+"""Filters that make text of whatever they are given."""
+_PADDING = ("ljust", "rjust", "center", "zfill")
 
 
 def _check_add(left: Any, right: Any) -> None:
@@ -211,6 +242,7 @@ def _check_modulo(left: Any, right: Any) -> None:
         _bound(len(text) + text.count("%") * _measure(right))
 
 
+_WIDE_FIELD = re.compile(r"\{[^{}]*:[^{}]*(\d{3}|\{)")
 _WIDE = re.compile(r"%(\([^)]*\))?[-+ #0]*(\d\d?)?\.?(\d{3}|\*)")
 
 _CHECKS: Mapping[str, Callable[[Any, Any], None]] = {
@@ -269,7 +301,45 @@ def _format(value: str, *args: Any, **kwargs: Any) -> str:
     return text % (kwargs or args)
 
 
+def _center(value: Any, width: int = 80) -> str:
+    text = _string(value)
+    _bound(len(text) + width)
+    return text.center(width)
+
+
+def _batch(value: Iterable[Any], linecount: int, fill_with: Any = None) -> Iterable[list[Any]]:
+    _bound(linecount)
+    return filters.do_batch(value, linecount, fill_with)
+
+
+def _slice(value: Any, slices: int, fill_with: Any = None) -> Iterable[list[Any]]:
+    _bound(slices)
+    return filters.sync_do_slice(value, slices, fill_with)
+
+
+def _round(value: float, precision: int = 0, method: Any = "common") -> float:
+    _check_bits(4 * abs(precision))
+    return filters.do_round(value, precision, method)
+
+
+def _measured(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter, for values whose text is not too long."""
+    place = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+    @wraps(function)
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        _measure(args[place])
+        return function(*args, **kwargs)
+
+    return measured
+
+
 _OWN_FILTERS: dict[str, Callable[..., Any]] = {
+    **{name: _measured(filters.FILTERS[name]) for name in _TEXT_FILTERS},
+    "batch": _batch,
+    "center": _center,
+    "slice": _slice,
+    "round": _round,
     "format": _format,
     "string": _string,
     "replace": _replace,

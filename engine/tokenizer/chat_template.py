@@ -45,24 +45,44 @@ class ChatTemplate:
     source: str
 
     def __init__(
-        self, source: str, *, tool_source: str | None = None, bos_token: str = "", eos_token: str = ""
+        self,
+        source: str,
+        *,
+        tool_source: str | None = None,
+        bos_token: str = "",
+        eos_token: str = "",
+        other_tokens: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`tool_source` is used instead where there are tools; the tokens are variables of both."""
+        """`tool_source` is used instead where there are tools; the tokens are variables of both.
+
+        `other_tokens`: more of them by variable, such as `pad_token`.
+        """
         self.source = source
         self._tool_source = tool_source
-        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        self._tokens = {**other_tokens, "bos_token": bos_token, "eos_token": eos_token}
         self._broken: dict[str, ModelFileError] = {}
 
     @classmethod
     def from_metadata(
-        cls, metadata: Mapping[str, Any], *, bos_token: str, eos_token: str
+        cls,
+        metadata: Mapping[str, Any],
+        *,
+        bos_token: str,
+        eos_token: str,
+        other_tokens: Mapping[str, str] = MappingProxyType({}),
     ) -> "ChatTemplate | None":
         """The file's template, or None where it has none. Raises ModelFileError for what is no text."""
         source = read(metadata, "tokenizer.chat_template", str)
         tool_source = read(metadata, "tokenizer.chat_template.tool_use", str)
         if source is None:
             return None
-        return cls(source, tool_source=tool_source, bos_token=bos_token, eos_token=eos_token)
+        return cls(
+            source,
+            tool_source=tool_source,
+            bos_token=bos_token,
+            eos_token=eos_token,
+            other_tokens=other_tokens,
+        )
 
     @classmethod
     def fallback(
@@ -87,9 +107,11 @@ class ChatTemplate:
         Content may be text, None or a list of parts, whose texts are joined. With `continue_last` a
         last message of the assistant is left open: the prompt ends with its content.
 
-        Messages that the template refuses, mostly for the order of roles, are tried again with runs of
-        one role merged, later system messages given to the user, and a user to begin with; and once
-        more with the system's text put before the first user's.
+        Messages that the template refuses, or does not show, are tried again in other forms: the arguments
+        of calls as JSON text instead of an object, contents as lists of parts. Those that it still
+        refuses, mostly for the order of roles, are tried with runs of one role merged, later system messages
+        given to the user, and a user to begin with; and once more with the system's text put before the first
+        user's.
 
         Raises RequestError where no attempt succeeds, TemplateCostError where the limits end them, BusyError
         where too many render, ModelFileError where the template itself is broken. `arguments` are further
@@ -102,11 +124,11 @@ class ChatTemplate:
         if marked:
             clean[-1]["content"] += _MARK
         variables = {
+            "documents": None,
             **arguments,
             **self._tokens,
             "add_generation_prompt": add_generation_prompt and not marked,
             "tools": [dict(tool) for tool in tools] or None,
-            "documents": None,
         }
         text = self._rendered(source, clean, variables, shared_pool() if pool is None else pool)
         if not marked:
@@ -171,13 +193,21 @@ def _text(content: object, index: int) -> str:
 
 def _call(call: Any) -> Any:
     function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
+    if not isinstance(function, Mapping):
         return call
-    try:
-        arguments = json.loads(function["arguments"])
-    except ValueError:
-        return call
-    return {**call, "function": {**function, "arguments": arguments}}
+    return {**call, "function": {**function, "arguments": _arguments(function.get("arguments"))}}
+
+
+def _arguments(value: Any) -> Mapping[str, Any]:
+    """The arguments of a call as an object, whatever a model wrote; other values become its only member."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = value.strip()
+    if isinstance(value, Mapping):
+        return value
+    return {} if value is None or value == "" else {"arguments": value}
 
 
 def _line(text: str) -> str:

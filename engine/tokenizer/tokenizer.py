@@ -21,6 +21,8 @@ _CHARACTERS = 8
 """Characters of a token that are tried first; English has four or five."""
 _MARGIN = 64
 """Tokens behind a cut that may be others than in the whole text."""
+_OTHER_TOKENS = {"unk": "unknown", "pad": "padding", "sep": "seperator", "cls": "cls", "mask": "mask"}
+"""Variables of chat templates, and what GGUF calls the tokens."""
 _HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN)
 """Shown only when special tokens are rendered, and found in text only when special tokens are parsed."""
 
@@ -91,7 +93,15 @@ class Tokenizer:
         self._parsing = _backend(codec, user + control)
 
         self.chat_template = ChatTemplate.from_metadata(
-            metadata, bos_token=self._name(self.bos_id), eos_token=self._name(self.eos_id)
+            metadata,
+            bos_token=self._name(self.bos_id),
+            eos_token=self._name(self.eos_id),
+            other_tokens={
+                f"{name}_token": self._name(token_id)
+                for name, key in _OTHER_TOKENS.items()
+                if isinstance(token_id := metadata.get(f"tokenizer.ggml.{key}_token_id"), int)
+                and 0 <= token_id < self.vocab_size
+            },
         )
 
     def encode(self, text: str, *, parse_special: bool = True, add_bos: bool | None = None) -> list[int]:

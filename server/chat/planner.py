@@ -123,6 +123,8 @@ class ChatPlanner:
         self._short_ids = template is not None and _SHORT_IDS.search(template) is not None
         ends = {info.eos_token, self._fallback.assistant_end.strip()}
         self._hidden_ends = (_END_TOKENS | ends) - {""}
+        self._warned = False
+        """Whether the log has said that the model's template refuses messages."""
 
     async def plan(self, call: ChatCall, base: GenerationRequest, render: Render) -> ChatPlan:
         """The plan for one turn; `base` has everything that does not depend on the chat.
@@ -232,7 +234,9 @@ class ChatPlanner:
             # An adapter could answer, but every message would cost as much again.
             raise
         except (RequestError, ModelFileError) as error:
-            logger.info("an adapter writes the prompt: %s", error)
+            level = logging.INFO if self._warned else logging.WARNING
+            self._warned = True
+            logger.log(level, "the tags of an adapter write the prompt: %s", error)
             return None
         return _Written(text, HERMES if self._format is None else self._format)
 

@@ -71,7 +71,8 @@ def test_it_imports_nothing_heavy(pool: TemplatePool) -> None:
     assert {"jinja2", "engine.templates.sandbox"} <= modules
     assert modules.isdisjoint(HEAVY)
     assert {name for name in modules if name.startswith("engine")} <= {"engine"} | {
-        f"engine.templates{part}" for part in ("", ".child", ".limits", ".orders", ".sandbox", ".wire")
+        f"engine.templates{part}"
+        for part in ("", ".child", ".forms", ".limits", ".orders", ".sandbox", ".wire")
     }
 
 

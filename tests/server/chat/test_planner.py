@@ -1,4 +1,5 @@
 import asyncio
+import logging
 from dataclasses import replace
 
 import pytest
@@ -42,6 +43,18 @@ def test_a_template_that_refuses_gives_way_to_the_fallback() -> None:
     assert text_of(refused) == CHATML_HI
     broken = plan(HI, "{% for %}", fallback=shipped_adapter("chatml"))
     assert text_of(broken) == CHATML_HI
+
+
+def test_a_model_whose_template_refuses_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    refusing = "{{ raise_exception('no way') }}"
+    planner = ChatPlanner(model(refusing))
+    for _ in range(3):
+        asyncio.run(planner.plan(HI, BASE, Renderer(refusing)))
+    lines = [
+        (line.levelname, "no way" in line.message) for line in caplog.records if "adapter" in line.message
+    ]
+    assert lines == [("WARNING", True), ("INFO", True), ("INFO", True)]
 
 
 def test_only_adapters_add_stop_strings() -> None:
