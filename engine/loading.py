@@ -262,4 +262,5 @@ def _describe(model: ModelFile, config: EngineConfig, tokenizer: Tokenizer, cont
         chat_template=None if template is None else template.source,
         bos_token="" if tokenizer.bos_id is None else tokenizer.text(tokenizer.bos_id),
         eos_token="" if tokenizer.eos_id is None else tokenizer.text(tokenizer.eos_id),
+        control_tokens=tokenizer.control_names,
     )

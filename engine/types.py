@@ -157,6 +157,13 @@ class ThinkingBudget:
     closing: str = "\n(Reasoning budget exceeded)\n</think>"
 
 
+QUOTE = "\ufdd0"
+"""Behind the first character of a control token's name in a prompt, it makes the name plain text.
+
+One of the code points that mean no character; it is no part of the prompt itself.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class TextPrompt:
     """Text to continue. `memory` is put in front and survives when an over-long `text` is cut."""
@@ -321,6 +328,8 @@ class ModelInfo:
     chat_template: str | None
     bos_token: str
     eos_token: str
+    control_tokens: tuple[str, ...] = ()
+    """Names that a prompt's text spells them by."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,11 @@ class Settings(BaseSettings):
         description="tags for chats: a JSON file, a known adapter's name or AutoGuess; "
         "empty: the model's own template",
     )
+    special_in_messages: bool = Field(
+        default=False,
+        description="control tokens that a chat's messages spell end turns and begin others, "
+        "as in KoboldCpp; off: they are plain text",
+    )
     lite: UserPath | None = Field(default=None, description="KoboldAI Lite's HTML file, to be shown at /")
     preloadstory: UserPath | None = Field(
         default=None, description="JSON file with the story that KoboldAI Lite begins with"

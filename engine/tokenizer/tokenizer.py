@@ -5,6 +5,7 @@ from typing import Any
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
+from tokenizers.normalizers import Replace, Sequence
 
 from engine.errors import ModelFileError, RequestError
 from engine.printable import quoted
@@ -14,6 +15,7 @@ from engine.tokenizer.codec import Codec
 from engine.tokenizer.metadata import read, require
 from engine.tokenizer.sentencepiece import sentencepiece_codec
 from engine.tokenizer.vocabulary import TokenType, Vocabulary
+from engine.types import QUOTE
 
 _FAMILIES = {"gpt2": byte_pair_codec, "llama": sentencepiece_codec}
 
@@ -48,6 +50,8 @@ class Tokenizer:
     add_eos: bool
     add_space_prefix: bool
     chat_template: ChatTemplate | None
+    control_names: tuple[str, ...]
+    """Tokens that are found in text only where special ones are parsed."""
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
@@ -91,6 +95,8 @@ class Tokenizer:
         # the two share the model; whether specials are parsed is state of the backend, not an argument
         self._plain = _backend(codec, user)
         self._parsing = _backend(codec, user + control)
+        self._quoting = _backend(codec, user + control, unmark=True)
+        self.control_names = tuple(vocabulary.tokens[token] for token in sorted(self._hidden))
 
         self.chat_template = ChatTemplate.from_metadata(
             metadata,
@@ -108,11 +114,14 @@ class Tokenizer:
         """Token ids of `text`; the interpreter lock is released meanwhile.
 
         `parse_special` False takes the names of control tokens in the text for plain text, which is
-        what text from strangers should be; user-defined tokens are found all the same. `add_bos` None
-        follows the file. A BOS that the text begins with is never doubled. Lone surrogates become
+        what text from strangers should be; user-defined tokens are found all the same. Where they are
+        parsed, names with a `QUOTE` in them are plain text all the same, and the quotes vanish. `add_bos`
+        None follows the file. A BOS that the text begins with is never doubled. Lone surrogates become
         U+FFFD.
         """
-        backend = self._parsing if parse_special else self._plain
+        backend = self._plain
+        if parse_special:
+            backend = self._quoting if QUOTE in text else self._parsing
         # of the library's ways to encode only those of a batch release the interpreter lock
         ids: list[int] = backend.encode_batch_fast([_well_formed(text)], add_special_tokens=False)[0].ids
         if add_bos is None:
@@ -219,10 +228,14 @@ def _added(vocabulary: Vocabulary, ids: list[int], strips: bool) -> list[AddedTo
     ]
 
 
-def _backend(codec: Codec, added: list[AddedToken]) -> Backend:
+def _backend(codec: Codec, added: list[AddedToken], *, unmark: bool = False) -> Backend:
+    """`unmark`: quotes are taken out when added tokens have been found, before anything else."""
     backend = Backend(codec.model)
-    if codec.normalizer is not None:
-        backend.normalizer = codec.normalizer
+    normalizer = codec.normalizer
+    if unmark:
+        normalizer = Sequence([Replace(QUOTE, ""), *([] if normalizer is None else [normalizer])])
+    if normalizer is not None:
+        backend.normalizer = normalizer
     if codec.pre_tokenizer is not None:
         backend.pre_tokenizer = codec.pre_tokenizer
     backend.add_special_tokens(added)

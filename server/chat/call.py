@@ -52,7 +52,8 @@ class ChatCall:
     stop. `grammar` binds the reply, `tools` aside. `continue_last`: a last message of the assistant is gone
     on with. `adapter`: tags of the client's own, instead of the model's template. `split_reasoning`: thoughts
     are reported apart from the answer. `reasoning_effort` (`none`, `minimal`, `low`, `medium`, `high`, or
-    nothing) and `thinking_budget` (tokens) bound them.
+    nothing) and `thinking_budget` (tokens) bound them. `special`: control tokens that messages spell are read
+    as such; None leaves that to the server's settings.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -67,3 +68,4 @@ class ChatCall:
     split_reasoning: bool = True
     reasoning_effort: str = ""
     thinking_budget: int | None = None
+    special: bool | None = None

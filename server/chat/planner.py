@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from server.chat.call import ChatCall, Tool, ToolMode
 from server.chat.client_header import without_headers
 from server.chat.fitting import fit
 from server.chat.history import text_of
+from server.chat.quoting import Quoter
 from server.chat.reasoning import family_of
 from server.chat.tools.format import ToolFormat
 from server.chat.tools.formats import HARMONY, HERMES, format_of
@@ -101,7 +102,8 @@ class ChatPlanner:
     `adapter` is the settings' own; with None the model's template writes the prompts. `fallback` does
     where there is no template or it refuses the messages, and is Alpaca's if not given;
     `adapter_guess.guess_adapter` finds the best one. `fits` says whether a text has at most n tokens;
-    without it no turns are left out, however long the chat.
+    without it no turns are left out, however long the chat. `special`: control tokens that messages spell are
+    read as such, unless a call says otherwise.
     """
 
     def __init__(
@@ -110,6 +112,8 @@ class ChatPlanner:
         adapter: Adapter | None = None,
         fallback: Adapter | None = None,
         fits: Fits | None = None,
+        *,
+        special: bool = False,
     ) -> None:
         template = info.chat_template
         self._info = info
@@ -123,6 +127,8 @@ class ChatPlanner:
         self._short_ids = template is not None and _SHORT_IDS.search(template) is not None
         ends = {info.eos_token, self._fallback.assistant_end.strip()}
         self._hidden_ends = (_END_TOKENS | ends) - {""}
+        self._special = special
+        self._quoter = Quoter(info.control_tokens, self._marks(info.control_tokens))
         self._warned = False
         """Whether the log has said that the model's template refuses messages."""
 
@@ -147,7 +153,8 @@ class ChatPlanner:
         if required and call.grammar is not None:
             raise RequestError("a response format and a tool that must be called exclude each other")
         several = not required if call.parallel_tool_calls is None else call.parallel_tool_calls
-        call = replace(call, parallel_tool_calls=several, messages=without_headers(call.messages))
+        messages = await self.quoted(without_headers(call.messages), call.special)
+        call = replace(call, parallel_tool_calls=several, messages=messages)
 
         adapter = self._adapter if call.adapter is None else Adapter.from_mapping(call.adapter)
         bound = required or (call.grammar is not None and not tools)
@@ -173,13 +180,13 @@ class ChatPlanner:
         grammar: Grammar | None = call.grammar
         if tools:
             grammar = format.grammar(chosen, required=required, several=several and named is None)
-        special = bool(tools) or self._thinks
+        tagged = bool(tools) or self._thinks
         request = replace(
             base,
             prompt=self._prompt(text, call.memory),
             stop=tuple(dict.fromkeys((*base.stop, *written.stop))),
             trim_stop=True,
-            render_special=base.render_special or special,
+            render_special=base.render_special or tagged,
             grammar=grammar,
             thinking=None if bound else self._budget(call, base, bool(tools)),
         )
@@ -194,10 +201,30 @@ class ChatPlanner:
                 ),
                 ToolCallParser(format, tools) if tools else None,
                 split_reasoning=call.split_reasoning,
-                hidden_ends=self._hidden_ends if special and not base.render_special else (),
+                hidden_ends=self._hidden_ends if tagged and not base.render_special else (),
             )
 
         return ChatPlan(request, new_reader)
+
+    def _marks(self, names: Iterable[str]) -> frozenset[str]:
+        """Control tokens round thoughts and calls, which an assistant's message may hold."""
+        family, format = self._family, HERMES if self._format is None else self._format
+        marks = "\n".join(
+            (
+                *(family.opening, family.closing, *family.silent),
+                *(*format.openers, *format.closers, *format.sections),
+            )
+        )
+        return frozenset(name for name in names if name in marks) - self._hidden_ends
+
+    async def quoted(self, messages: Messages, special: bool | None = None) -> Messages:
+        """The messages as prompts have them: with marks where they spell control tokens, unless `special`.
+
+        Raises `RequestError` for messages that are nested too deep.
+        """
+        if self._special if special is None else special:
+            return messages
+        return await self._quoter.quoted(messages)
 
     async def _fits(self, text: str, base: GenerationRequest) -> bool:
         """Whether a prompt leaves room for the reply."""

@@ -41,6 +41,7 @@ ALL: dict[str, Any] = {
     "ssl": ["c", "k"],
     "jinja": False,
     "chatcompletionsadapter": "ChatML",
+    "special_in_messages": True,
     "lite": "l",
     "preloadstory": "p",
     "savedatafile": "s",

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from engine.types import GenerationRequest
 from server.auth import KeyGuard
 from server.chat.adapters import Adapter
+from server.chat.planner import ChatPlanner
 from server.chat.reasoning import family_of
 from server.dialects.kobold import convert
 from server.dialects.kobold.info import add_info_routes
@@ -38,6 +39,7 @@ def kobold_routes(
     guard: KeyGuard,
     log: UnsupportedLog,
     *,
+    planner: ChatPlanner,
     adapter: Adapter,
     story: Mapping[str, Any],
     saves: SaveData | None,
@@ -145,7 +147,7 @@ def kobold_routes(
         """
         return JsonReply(convert.abort_reply(await service.abort(await read_origin(request))))
 
-    add_token_routes(router, service, settings, guard)
+    add_token_routes(router, service, settings, guard, planner)
     add_info_routes(router, service, settings, guard, story)
     add_save_routes(router, settings, guard, saves)
     add_media_routes(router)

@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Depends, Request
 
 from engine.errors import ModelFileError, RequestError
-from engine.types import ChatPrompt
+from engine.types import QUOTE, ChatPrompt
 from server.auth import KeyGuard
+from server.chat.planner import ChatPlanner
 from server.dialects.kobold.schemas import DetokenizeBody, SchemaBody, TokenCountBody
 from server.service import GenerationService
 from server.settings import Settings
@@ -16,7 +17,11 @@ from server.wire.replies import HttpError, JsonReply
 
 
 def add_token_routes(
-    router: APIRouter, service: GenerationService, settings: Settings, guard: KeyGuard
+    router: APIRouter,
+    service: GenerationService,
+    settings: Settings,
+    guard: KeyGuard,
+    planner: ChatPlanner,
 ) -> None:
     """Add them to the dialect's routes. None waits for a generation."""
     with_key = [Depends(guard.require)]
@@ -45,11 +50,12 @@ def add_token_routes(
             body = await read_model(request, TokenCountBody, limit)
             text = body.prompt
             if body.messages and not text:
-                text = await service.render_chat(ChatPrompt(tuple(body.messages)))
+                messages = await planner.quoted(tuple(body.messages))
+                text = await service.render_chat(ChatPrompt(messages))
         except (HttpError, RequestError, ModelFileError):
             return JsonReply({"value": -1}, 400)
         ids = await service.count(text, special=body.special)
-        return JsonReply({"value": len(ids), "ids": ids, "prompt": text})
+        return JsonReply({"value": len(ids), "ids": ids, "prompt": text.replace(QUOTE, "")})
 
     @router.post(
         "/api/extra/detokenize",

@@ -101,6 +101,7 @@ def chat_call(body: ChatBody, offer: Offer, tell: Tell) -> ChatCall:
         split_reasoning=body.encapsulate_thinking,
         reasoning_effort=body.reasoning_effort,
         thinking_budget=body.thinking_budget_tokens if body.thinking_budget_tokens >= 0 else None,
+        special=body.special_in_messages,
     )
 
 

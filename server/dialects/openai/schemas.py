@@ -133,6 +133,9 @@ class ChatBody(SharedBody):
     thinking_budget_tokens: Count = field(-1, "tokens of thought; used without reasoning_effort", least=-1)
     encapsulate_thinking: Truth = field(True, "report thoughts apart from the answer")
     adapter: dict[str, Any] | None = field(None, "tags of the client's own instead of the model's template")
+    special_in_messages: Truth | None = field(
+        None, "read control tokens that messages spell as such; unset: as the server is set"
+    )
 
     images: Any = field(None, "not supported: no model that sees is loaded")
     audio: Any = field(None, "not supported: no model that hears is loaded")
