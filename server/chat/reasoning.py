@@ -115,9 +115,24 @@ COHERE = Family(
     silent=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
 )
 GEMMA = Family("<|channel>thought", "<channel|>")
+KIMI_3 = Family(
+    "<|open|>think<|sep|>",
+    "<|close|>think<|sep|>",
+    signs=("<|open|>", "<|close|>", "<|sep|>"),
+    silent=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
+)
+SOLAR = Family(
+    "<|think|>",
+    "<|end|>",
+    signs=("<|think|>", "<|content|>"),
+    silent=("<|content|>", "<|begin|>assistant", "<|end|>", "<|flush|>"),
+)
+APERTUS = Family("<|inner_prefix|>", "<|inner_suffix|>")
+MINICPM = Family("<|thought_start|>", "<|thought_end|>")
+HUNYUAN = Family("<think:opensource>", "</think:opensource>")
 HARMONY = Channels(f"<|channel|>analysis{BODY}", "<|end|>", signs=("<|channel|>", BODY))
 
-FAMILIES = (HARMONY, GEMMA, COHERE, SEED, MAGISTRAL, THINK)
+FAMILIES = (HARMONY, KIMI_3, SOLAR, GEMMA, COHERE, SEED, MAGISTRAL, APERTUS, MINICPM, HUNYUAN, THINK)
 
 
 def family_of(template: str | None) -> Family:

@@ -52,6 +52,33 @@ def _tagged(
     return [(found[1], arguments)]
 
 
+def parse_keyed(block: str) -> Calls:
+    """`[{"NAME": {ARGUMENTS}}, ...]`: Apertus's. A list that is cut off gives nothing."""
+    try:
+        found = parse_json(block)
+    except ValueError:
+        return []
+    items = found if isinstance(found, list) else [found]
+    pairs = [pair for item in items if isinstance(item, dict) for pair in item.items()]
+    return [(name, arguments if isinstance(arguments, dict) else {}) for name, arguments in pairs]
+
+
+def parse_actions(block: str) -> Calls:
+    """A JSON list of actions in a code fence: Command R's. The one that says to answer is no call."""
+    try:
+        found = parse_json(block)
+    except ValueError:
+        return []
+    actions = found if isinstance(found, list) else [found]
+    calls: Calls = []
+    for action in actions:
+        name = action.get("tool_name") if isinstance(action, dict) else None
+        if isinstance(name, str) and name.replace("_", "-") != "directly-answer":
+            parameters = action.get("parameters")
+            calls.append((name, parameters if isinstance(parameters, dict) else {}))
+    return calls
+
+
 def parse_gemma(block: str, quote: str) -> Calls:
     """`call:NAME{KEY:VALUE,...}`; text stands between two `quote` tags. Nothing if the braces do not fit."""
     found = _GEMMA_NAME.match(block)

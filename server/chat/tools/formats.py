@@ -3,8 +3,10 @@
 import re
 
 from server.chat.channels import CALL, CHANNEL, call_header
-from server.chat.tools.blocks import parse_gemma, parse_glm, parse_xml
+from server.chat.tools.blocks import parse_actions, parse_gemma, parse_glm, parse_keyed, parse_xml
 from server.chat.tools.format import Spelling, ToolFormat
+from server.chat.tools.markup import parse_hunyuan, parse_invoke, parse_kimi_3, parse_params
+from server.chat.tools.python_calls import parse_python
 from server.chat.tools.readers import BlockReader, EnvelopeReader, NamedReader
 
 
@@ -125,8 +127,107 @@ FUNCTION_GEMMA = ToolFormat(
     reader=lambda types: BlockReader("<end_function_call>", lambda block: parse_gemma(block, "<escape>")),
 )
 
+NEMOTRON = _listed("<TOOLCALL>", "</TOOLCALL>")
+APERTUS = ToolFormat(
+    openers=("<|tools_prefix|>",),
+    reader=lambda types: BlockReader("<|tools_suffix|>", parse_keyed),
+    spelling=Spelling("<|tools_prefix|>[{", ": ", "}]<|tools_suffix|>", quoted=True),
+)
+COMMAND_R = ToolFormat(
+    openers=("Action: ```json", "Action:\n```json", "Action:```json"),
+    reader=lambda types: BlockReader("```", parse_actions, may_be_empty=True),
+    spelling=Spelling(
+        'Action: ```json\n[\n    {\n        "tool_name": ',
+        ',\n        "parameters": ',
+        "\n    }\n]\n```",
+        quoted=True,
+    ),
+)
+"""Command R and R+; R7B and Command A have tokens for it (`COHERE`)."""
+
+PYTHON = ToolFormat(
+    openers=("<|tool_call_start|>",),
+    reader=lambda types: BlockReader("<|tool_call_end|>", lambda block: parse_python(block, types)),
+)
+"""LFM2, and MiniCPM 3 and 4."""
+
+MINICPM = ToolFormat(
+    openers=("<function name=",),
+    reader=lambda types: BlockReader("</function>", lambda block: parse_params(block, types)),
+)
+_SOLAR_SECTION = ("<|tool_calls|>", "<|calls|>")
+SOLAR = ToolFormat(
+    openers=("<|tool_call:begin|>",),
+    reader=lambda types: NamedReader(re.compile(r"\S*?<\|tool_call:name\|>(\S+?)<\|tool_call:args\|>")),
+    closers=("<|tool_call:end|>",),
+    sections=_SOLAR_SECTION,
+    # the first part tells a chat's calls apart and is nothing that a reply depends on
+    spelling=Spelling(
+        "<|tool_call:begin|>0<|tool_call:name|>",
+        "<|tool_call:args|>",
+        "<|tool_call:end|>",
+        section=_SOLAR_SECTION,
+    ),
+)
+GIGACHAT = ToolFormat(
+    openers=("function call<|role_sep|>",),
+    reader=lambda types: EnvelopeReader(),
+    closers=("<|message_sep|>",),
+    sections=("<|message_sep|>",),
+)
+"""A call is a message of its own, whose opening has the tokens that end other messages: nothing to bind."""
+
+
+def _invoked(mark: str) -> ToolFormat:
+    """Tags with a mark in them; each argument says whether it is text."""
+    return ToolFormat(
+        openers=(f"<{mark}invoke name=",),
+        reader=lambda types: BlockReader(f"</{mark}invoke>", lambda block: parse_invoke(block, types)),
+        sections=tuple(
+            f"<{slash}{mark}{name}>" for name in ("function_calls", "tool_calls") for slash in ("", "/")
+        ),
+    )
+
+
+DEEPSEEK_MARKUP = _invoked("｜DSML｜")
+"""DeepSeek V3.2 and later."""
+
+GIGACHAT_MARKUP = _invoked("｜GCML｜")
+"""GigaChat 3.5."""
+
+KIMI_3 = ToolFormat(
+    openers=("<|open|>call tool=",),
+    reader=lambda types: BlockReader("<|close|>call<|sep|>", lambda block: parse_kimi_3(block, types)),
+    sections=("<|open|>tools<|sep|>", "<|close|>tools<|sep|>"),
+)
+
+
+def _hunyuan(suffix: str) -> ToolFormat:
+    return ToolFormat(
+        openers=(f"<tool_call{suffix}>",),
+        reader=lambda types: BlockReader(f"</tool_call{suffix}>", lambda block: parse_hunyuan(block, types)),
+        sections=(f"<tool_calls{suffix}>", f"</tool_calls{suffix}>"),
+    )
+
+
+HUNYUAN = _hunyuan("")
+HUNYUAN_OPEN = _hunyuan(":opensource")
+"""Of editions whose tokens all end alike."""
+
 _SIGNS: tuple[tuple[tuple[str, ...], ToolFormat], ...] = (
     (("<|channel|>", "functions."), HARMONY),
+    (("｜DSML｜",), DEEPSEEK_MARKUP),
+    (("｜GCML｜",), GIGACHAT_MARKUP),
+    (("<|open|>", "<|close|>", "<|sep|>"), KIMI_3),
+    (("<|tool_call:args|>",), SOLAR),
+    (("<|tools_prefix|>",), APERTUS),
+    (("<TOOLCALL>",), NEMOTRON),
+    (("<|tool_call_start|>",), PYTHON),
+    (("<|tool_list_start|>",), PYTHON),
+    (("<|role_sep|>", "function call"), GIGACHAT),
+    (("<arg_key:opensource>",), HUNYUAN_OPEN),
+    (("<tool_sep>", "<arg_key>"), HUNYUAN),
+    (("<function name=", "<param name="), MINICPM),
     (("<|tool_call>",), GEMMA),
     (("<start_function_call>",), FUNCTION_GEMMA),
     (("<|tool_call_argument_begin|>",), KIMI),
@@ -141,6 +242,7 @@ _SIGNS: tuple[tuple[tuple[str, ...], ToolFormat], ...] = (
     (("<tool_calls>",), APRIEL),
     (("<tool_call>",), HERMES),
     (("<|tool_call|>",), GRANITE),
+    (("Action:", "tool_name"), COMMAND_R),
     (("<|python_tag|>",), LLAMA),
     (('{"name":', '"parameters":'), LLAMA),
 )

@@ -90,9 +90,17 @@ class BlockReader(CallReader):
     `parse` gives names and arguments, also of a block that lacks its end as far as it is whole.
     """
 
-    def __init__(self, end: str, parse: Callable[[str], list[tuple[str, Mapping[str, Any]]]]) -> None:
+    def __init__(
+        self,
+        end: str,
+        parse: Callable[[str], list[tuple[str, Mapping[str, Any]]]],
+        *,
+        may_be_empty: bool = False,
+    ) -> None:
+        """`may_be_empty`: a block without a call is no text either."""
         super().__init__()
         self._end = end
+        self._may_be_empty = may_be_empty
         self._parse = parse
         self._block = ""
 
@@ -106,7 +114,7 @@ class BlockReader(CallReader):
         rest, self._block = self._block[place + len(self._end) :], self._block[:place]
         self.done = True
         self.finish()
-        self.failed = not self._parts
+        self.failed = not self._parts and not self._may_be_empty
         return "" if self.failed else rest
 
     def finish(self) -> None:

@@ -7,7 +7,16 @@ from server.chat.reasoning import COHERE, GEMMA, HARMONY, MAGISTRAL, SEED, THINK
 from tests.server.chat import templates
 from tests.server.chat.cuttings import cuttings, of_words
 
-FAMILIES = {"think": THINK, "seed": SEED, "magistral": MAGISTRAL, "cohere": COHERE, "gemma": GEMMA}
+FAMILIES = {
+    "think": THINK,
+    "seed": SEED,
+    "magistral": MAGISTRAL,
+    "cohere": COHERE,
+    "gemma": GEMMA,
+    "apertus": reasoning.APERTUS,
+    "minicpm": reasoning.MINICPM,
+    "hunyuan": reasoning.HUNYUAN,
+}
 OPEN_ROLE = "<|start|>assistant"
 ANALYSIS = "<|channel|>analysis<|message|>"
 FINAL = "<|channel|>final<|message|>"
@@ -185,12 +194,34 @@ def test_nothing_is_lost_or_made_up(text: str) -> None:
         ("<|START_THINKING|><|END_THINKING|></think>", COHERE),
         ("<|channel>thought\n<channel|>", GEMMA),
         ("[THINK][/THINK]", MAGISTRAL),
+        ("<|begin|>assistant<|think|>{{ '<|end|>' }}<|content|>", reasoning.SOLAR),
+        ("'<|open|>' + tag + '<|sep|>' '<|close|>'", reasoning.KIMI_3),
+        ("{% set outer = '<|inner_suffix|>' %}", reasoning.APERTUS),
+        ("<|thought_start|><|thought_end|>", reasoning.MINICPM),
+        ("<think:opensource></think:opensource>", reasoning.HUNYUAN),
+        ("<|user|>{{ m.content }}<|end|><|assistant|>", THINK),
         (templates.CHATML, THINK),
         (None, THINK),
     ],
 )
 def test_the_template_tells_the_family(template: str | None, family: Family) -> None:
     assert family_of(template) is family
+
+
+@pytest.mark.parametrize(
+    ("family", "reply"),
+    [
+        (reasoning.SOLAR, "<|think|>Hm.<|end|><|begin|>assistant<|content|>Yes.<|end|>"),
+        (
+            reasoning.KIMI_3,
+            "<|open|>think<|sep|>Hm.<|close|>think<|sep|><|open|>response<|sep|>Yes.<|close|>response<|sep|>"
+            "<|close|>message<|sep|>",
+        ),
+    ],
+)
+def test_tags_round_the_answer_vanish(family: Family, reply: str) -> None:
+    for pieces in ((reply,), tuple(reply)):
+        assert split(start(family), *pieces) == ("Hm.", "Yes.")
 
 
 def test_a_thought_is_open_only_in_what_is_the_models_own() -> None:

@@ -174,4 +174,110 @@ REPLIES: Mapping[str, tuple[ToolFormat, str, Calls]] = {
         "<start_function_call>call:get_weather{city:<escape>Bonn {}<escape>, days:3}<end_function_call>",
         ONE,
     ),
+    "nemotron": (
+        formats.NEMOTRON,
+        '<TOOLCALL>[{"name": "get_weather", "arguments": {"city": "Bonn {}", "days": 3}}, '
+        '{"name": "time.now", "arguments": {}}]</TOOLCALL>',
+        TWO,
+    ),
+    "apertus": (
+        formats.APERTUS,
+        '<|tools_prefix|>[{"get_weather": {"city": "Bonn {}", "days": 3}}, {"time.now": {}}]<|tools_suffix|>',
+        TWO,
+    ),
+    "command r": (
+        formats.COMMAND_R,
+        'Action: ```json\n[\n    {\n        "tool_name": "get_weather",\n        "parameters": '
+        '{"city": "Bonn {}", "days": 3}\n    },\n    {"tool_name": "time.now", "parameters": {}}\n]\n```',
+        TWO,
+    ),
+    "command r, in another layout": (
+        formats.COMMAND_R,
+        'Action:\n```json\n[{"tool_name": "directly-answer", "parameters": {}}]\n```'
+        'Action:```json\n[{"tool_name": "get_weather", "parameters": {"city": "Bonn {}", "days": 3}}]```',
+        ONE,
+    ),
+    "lfm2": (
+        formats.PYTHON,
+        "<|tool_call_start|>[get_weather(city='Bonn {}', days=3), time.now()]<|tool_call_end|>",
+        TWO,
+    ),
+    "lfm2, as JSON": (
+        formats.PYTHON,
+        '<|tool_call_start|>[{"name": "get_weather", "arguments": {"city": "Bonn {}", "days": 3}}]'
+        "<|tool_call_end|>",
+        ONE,
+    ),
+    "minicpm 3": (
+        formats.PYTHON,
+        '<|tool_call_start|>\n```python\nget_weather(city="Bonn {}", days=3)\ntime.now()\n```\n'
+        "<|tool_call_end|>",
+        TWO,
+    ),
+    "minicpm 5": (
+        formats.MINICPM,
+        '<function name="get_weather"><param name="city">Bonn {}</param><param name="days">3</param>'
+        "</function>\n"
+        '<function name="time.now"></function>',
+        TWO,
+    ),
+    "solar": (
+        formats.SOLAR,
+        "<|tool_calls|><|tool_call:begin|>a1b2<|tool_call:name|>get_weather<|tool_call:args|>"
+        '{"city": "Bonn {}", "days": 3}<|tool_call:end|><|tool_call:begin|><|tool_call:name|>time.now'
+        "<|tool_call:args|>{}<|tool_call:end|><|calls|>",
+        TWO,
+    ),
+    "gigachat 3": (
+        formats.GIGACHAT,
+        "<|message_sep|>\n\nfunction call<|role_sep|>\n"
+        '{"name": "get_weather", "arguments": {"city": "Bonn {}", "days": 3}}<|message_sep|>',
+        ONE,
+    ),
+    "gigachat 3.5": (
+        formats.GIGACHAT_MARKUP,
+        '<｜GCML｜tool_calls>\n<｜GCML｜invoke name="get_weather">\n'
+        '<｜GCML｜parameter name="city" string="true">Bonn {}</｜GCML｜parameter>\n'
+        '<｜GCML｜parameter name="days" string="false">3</｜GCML｜parameter>\n</｜GCML｜invoke>\n'
+        '<｜GCML｜invoke name="time.now">\n</｜GCML｜invoke>\n</｜GCML｜tool_calls>',
+        TWO,
+    ),
+    "deepseek v3.2": (
+        formats.DEEPSEEK_MARKUP,
+        '<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n'
+        '<｜DSML｜parameter name="city" string="true">Bonn {}</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="days" string="false">3</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+        '<｜DSML｜invoke name="time.now">\n</｜DSML｜invoke>\n</｜DSML｜function_calls>',
+        TWO,
+    ),
+    "kimi k3": (
+        formats.KIMI_3,
+        '<|open|>tools<|sep|><|open|>call tool="get_weather" index="1"<|sep|>'
+        '<|open|>argument key="city" type="string"<|sep|>Bonn {}<|close|>argument<|sep|>'
+        '<|open|>argument key="days" type="number"<|sep|>3<|close|>argument<|sep|><|close|>call<|sep|>'
+        '<|open|>call tool="time.now" index="2"<|sep|><|close|>call<|sep|><|close|>tools<|sep|>',
+        TWO,
+    ),
+    "kimi k3, as JSON": (
+        formats.KIMI_3,
+        '<|open|>call tool="get_weather" index="1"<|sep|><|open|>json type="object"<|sep|>'
+        '{"city": "Bonn {}", "days": 3}<|close|>json<|sep|><|close|>call<|sep|>',
+        ONE,
+    ),
+    "hunyuan": (
+        formats.HUNYUAN,
+        "<tool_calls>\n<tool_call>get_weather<tool_sep>\n<arg_key>city</arg_key>\n"
+        "<arg_value>Bonn {}</arg_value>\n"
+        "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>\n"
+        "<tool_call>time.now<tool_sep></tool_call>\n</tool_calls>",
+        TWO,
+    ),
+    "hunyuan, open edition": (
+        formats.HUNYUAN_OPEN,
+        "<tool_calls:opensource><tool_call:opensource>get_weather<tool_sep:opensource>"
+        "<arg_key:opensource>city</arg_key:opensource><arg_value:opensource>Bonn {}</arg_value:opensource>"
+        "<arg_key:opensource>days</arg_key:opensource><arg_value:opensource>3</arg_value:opensource>"
+        "</tool_call:opensource></tool_calls:opensource>",
+        ONE,
+    ),
 }

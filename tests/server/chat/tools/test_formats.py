@@ -18,6 +18,7 @@ def test_calls_as_models_write_them(format: ToolFormat, reply: str, calls: Calls
         assert parse(format, f"Let me look.\n\n{reply}\nDone. ") == ("Let me look.Done. ", calls)
 
 
+NESTED = {"x": {"y": [], "2": 3}}
 SPELLED = {name: format for name, (format, _, _) in REPLIES.items() if format.spelling is not None}
 
 
@@ -70,6 +71,58 @@ def test_gemmas_braces(braces: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ("a='it's', b=\"x\", c=-1.5", {"a": "it's", "b": "x", "c": -1.5}),
+        (r"a='l\n\'q\' \u00e9'", {"a": "l\n'q' é"}),
+        ("a=True, b=None, c=false, d=null", {"a": True, "b": None, "c": False, "d": None}),
+        (
+            "a=[1, 'b', (2, 3)], d={'x': {\"y\": [], 2: 3}}",
+            {"a": [1, "b", [2, 3]], "d": {"x": {"y": [], "2": 3}}},
+        ),
+        ("a=word, b = 'f(x), g(y)'", {"a": "word", "b": "f(x), g(y)"}),
+        ("", {}),
+    ],
+)
+def test_pythons_arguments(arguments: str, value: object) -> None:
+    reply = f"<|tool_call_start|>[f({arguments})]<|tool_call_end|>"
+    assert parse(formats.PYTHON, reply) == ("", [("f", value)])
+
+
+@pytest.mark.parametrize(
+    ("format", "reply"),
+    [
+        (formats.PYTHON, "<|tool_call_start|>[f(" + "a=[" * 500 + "<|tool_call_end|>"),
+        (formats.PYTHON, "<|tool_call_start|>no call<|tool_call_end|>"),
+        (formats.APERTUS, "<|tools_prefix|>[{]<|tools_suffix|>"),
+        (formats.MINICPM, "<function name=f></function>"),
+        (formats.KIMI_3, "<|open|>call tool=f<|close|>call<|sep|>"),
+        (formats.DEEPSEEK_MARKUP, "<｜DSML｜invoke name=f></｜DSML｜invoke>"),
+    ],
+)
+def test_what_is_no_call_is_text(format: ToolFormat, reply: str) -> None:
+    assert parse(format, reply) == (reply, [])
+
+
+def test_values_in_tags() -> None:
+    block = (
+        '<｜DSML｜invoke name="get_weather">\n<｜DSML｜parameter name="city" string="true">3 & "4"'
+        '</｜DSML｜parameter>\n<｜DSML｜parameter name="units" string="false">["C"]</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="days">2</｜DSML｜parameter>'
+    )
+    found = {"city": '3 & "4"', "units": ["C"], "days": 2}
+    assert parse(formats.DEEPSEEK_MARKUP, block) == ("", [("get_weather", found)])
+    cdata = '<function name="get_weather"><param name="city"><![CDATA[a < b]]></param></function>'
+    assert parse(formats.MINICPM, cdata) == ("", [("get_weather", {"city": "a < b"})])
+    attributes = (
+        '<|open|>call tool="a&amp;b" index="1"<|sep|>'
+        '<|open|>argument key="k&quot;" type="object"<|sep|>{"x": 1}'
+        "<|close|>argument<|sep|><|close|>call<|sep|>"
+    )
+    assert parse(formats.KIMI_3, attributes) == ("", [("a&b", {'k"': {"x": 1}})])
+
+
+@pytest.mark.parametrize(
     ("template", "format"),
     [
         (templates.QWEN_3, formats.HERMES),
@@ -92,6 +145,19 @@ def test_gemmas_braces(braces: str, value: object) -> None:
         ("{{ tools }}<|tool_call>", formats.GEMMA),
         ("{{ tools }}<start_function_call>", formats.FUNCTION_GEMMA),
         ("{{ tools }}<tool_calls>", formats.APRIEL),
+        ("{{ tools }}<TOOLCALL>[{{ call }}]</TOOLCALL>", formats.NEMOTRON),
+        ("{{ tools }}{% set prefix = '<|tools_prefix|>' %}", formats.APERTUS),
+        ("{{ tools }}List of tools: <|tool_list_start|>[<|tool_list_end|>", formats.PYTHON),
+        ("{{ tools }}<|tool_call_start|>[<|tool_call_end|>", formats.PYTHON),
+        ('{{ tools }}<function name="f"><param name="k">v</param></function>', formats.MINICPM),
+        ("{{ tools }}<|tool_call:begin|>1<|tool_call:name|>f<|tool_call:args|>", formats.SOLAR),
+        ("{{ tools }}{% set sep = '<|role_sep|>' %}'role': 'function call'", formats.GIGACHAT),
+        ("{{ tools }}<|role_sep|>'function call' <｜GCML｜invoke", formats.GIGACHAT_MARKUP),
+        ("{{ tools }}{% set mark = '｜DSML｜' %}<{{ mark }}invoke name=", formats.DEEPSEEK_MARKUP),
+        ("{{ tools }}'<|open|>' + tag '<|sep|>' '<|close|>'", formats.KIMI_3),
+        ("{{ tools }}<tool_calls><tool_call>f<tool_sep><arg_key>", formats.HUNYUAN),
+        ("{{ tools }}<tool_calls:opensource><arg_key:opensource>", formats.HUNYUAN_OPEN),
+        ("{{ tools }}Action:```json [{'tool_name': ...}]```", formats.COMMAND_R),
         # repeats calls of earlier turns, but shows no tools
         ("{{ message.tool_calls }}<｜tool▁sep｜>", None),
     ],
