@@ -18,7 +18,7 @@ from server.chat.history import text_of
 from server.chat.quoting import Quoter
 from server.chat.reasoning import family_of
 from server.chat.tools.format import ToolFormat
-from server.chat.tools.formats import HARMONY, HERMES, format_of
+from server.chat.tools.formats import FUNCTIONARY, HARMONY, HERMES, format_of
 from server.chat.tools.parser import ToolCallParser
 from server.chat.tools.telling import Messages, describe_tools, shorten_ids, template_tools, write_tools
 from server.chat.turn import TurnReader
@@ -197,7 +197,7 @@ class ChatPlanner:
                     text,
                     continued,
                     keep_tags=not call.split_reasoning,
-                    tools=bool(tools) and format is HARMONY,
+                    tools=bool(tools) and format in (HARMONY, FUNCTIONARY),
                 ),
                 ToolCallParser(format, tools) if tools else None,
                 split_reasoning=call.split_reasoning,

@@ -11,6 +11,7 @@ from typing import Protocol
 from engine.types import ThinkingBudget
 from server.chat.channels import BODY, FINAL_HEADER, START, ChannelSplitter
 from server.chat.markers import Piece, find_marker, held_back
+from server.chat.recipients import MARK, USER, RecipientSplitter
 
 
 class Splitter(Protocol):
@@ -64,7 +65,7 @@ class Family:
         """
         return f"{prompt.rstrip()}\n{self.closing}\n\n" if self.is_open(prompt, continued) else prompt
 
-    def budget(self, tokens: int, *, tools: bool) -> ThinkingBudget:
+    def budget(self, tokens: int, *, tools: bool) -> ThinkingBudget | None:
         """At most so many tokens of thought; `tools`: a call may follow instead of an answer."""
         return ThinkingBudget(
             tokens, self.opening, self.closing, f"\n(Reasoning budget exceeded)\n{self.closing}"
@@ -106,6 +107,19 @@ class Channels(Family):
         return ChannelSplitter(begun, keep_tags=keep_tags, calls=tools)
 
 
+class Recipients(Family):
+    """Functionary: a reply is a row of parts, each to the user or to a function. It has no thoughts."""
+
+    __slots__ = ()
+
+    def budget(self, tokens: int, *, tools: bool) -> None:
+        """Nothing to bound."""
+
+    def splitter(self, prompt: str, continued: str, *, keep_tags: bool, tools: bool) -> Splitter:
+        """See `Family.splitter`; a reply begins with a name where the prompt ends in the mark."""
+        return RecipientSplitter(opened=prompt.endswith(MARK), calls=tools)
+
+
 THINK = Family("<think>", "</think>")
 SEED = Family("<seed:think>", "</seed:think>")
 MAGISTRAL = Family("[THINK]", "[/THINK]")
@@ -132,7 +146,22 @@ MINICPM = Family("<|thought_start|>", "<|thought_end|>")
 HUNYUAN = Family("<think:opensource>", "</think:opensource>")
 HARMONY = Channels(f"<|channel|>analysis{BODY}", "<|end|>", signs=("<|channel|>", BODY))
 
-FAMILIES = (HARMONY, KIMI_3, SOLAR, GEMMA, COHERE, SEED, MAGISTRAL, APERTUS, MINICPM, HUNYUAN, THINK)
+FUNCTIONARY = Recipients("<think>", "</think>", signs=(MARK + USER,))
+
+FAMILIES = (
+    FUNCTIONARY,
+    HARMONY,
+    KIMI_3,
+    SOLAR,
+    GEMMA,
+    COHERE,
+    SEED,
+    MAGISTRAL,
+    APERTUS,
+    MINICPM,
+    HUNYUAN,
+    THINK,
+)
 
 
 def family_of(template: str | None) -> Family:

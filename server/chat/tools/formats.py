@@ -1,8 +1,10 @@
 """The formats of calls that models in use were trained on, and how to tell which a template means."""
 
 import re
+from dataclasses import replace
 
 from server.chat.channels import CALL, CHANNEL, call_header
+from server.chat.recipients import MARK, USER
 from server.chat.tools.blocks import parse_actions, parse_gemma, parse_glm, parse_keyed, parse_xml
 from server.chat.tools.format import Spelling, ToolFormat
 from server.chat.tools.markup import parse_hunyuan, parse_invoke, parse_kimi_3, parse_params
@@ -104,6 +106,9 @@ HARMONY = ToolFormat(
         _HARMONY_HEADER[0].removeprefix(CHANNEL), _HARMONY_HEADER[2], CALL, section=(CHANNEL, "")
     ),
 )
+FUNCTIONARY = replace(HARMONY, spelling=None)
+"""Functionary 3.2. `recipients` gives calls Harmony's form. No grammar: a reply begins with a bare name."""
+
 QWEN_CODER = ToolFormat(
     openers=("<function=",),
     reader=lambda types: BlockReader("</function>", lambda block: parse_xml(block, types)),
@@ -215,6 +220,7 @@ HUNYUAN_OPEN = _hunyuan(":opensource")
 """Of editions whose tokens all end alike."""
 
 _SIGNS: tuple[tuple[tuple[str, ...], ToolFormat], ...] = (
+    ((MARK + USER,), FUNCTIONARY),
     (("<|channel|>", "functions."), HARMONY),
     (("｜DSML｜",), DEEPSEEK_MARKUP),
     (("｜GCML｜",), GIGACHAT_MARKUP),

@@ -199,6 +199,7 @@ def test_nothing_is_lost_or_made_up(text: str) -> None:
         ("{% set outer = '<|inner_suffix|>' %}", reasoning.APERTUS),
         ("<|thought_start|><|thought_end|>", reasoning.MINICPM),
         ("<think:opensource></think:opensource>", reasoning.HUNYUAN),
+        ("'>>>all\n' + m.content", reasoning.FUNCTIONARY),
         ("<|user|>{{ m.content }}<|end|><|assistant|>", THINK),
         (templates.CHATML, THINK),
         (None, THINK),
@@ -256,6 +257,9 @@ def test_harmonys_answer_is_begun_unless_a_call_is_to_come() -> None:
 @pytest.mark.parametrize("tools", [False, True])
 def test_a_budgets_closing_ends_a_thought(family: Family, tools: bool) -> None:
     budget = family.budget(7, tools=tools)
+    if budget is None:
+        assert family is reasoning.FUNCTIONARY
+        return
     assert budget.tokens == 7
     assert (budget.opening, budget.end) == (family.opening, family.closing)
     splitter = start(family, OPEN_ROLE)

@@ -158,6 +158,7 @@ def test_values_in_tags() -> None:
         ("{{ tools }}<tool_calls><tool_call>f<tool_sep><arg_key>", formats.HUNYUAN),
         ("{{ tools }}<tool_calls:opensource><arg_key:opensource>", formats.HUNYUAN_OPEN),
         ("{{ tools }}Action:```json [{'tool_name': ...}]```", formats.COMMAND_R),
+        ("{{ tools }}'>>>all\n' + m.content", formats.FUNCTIONARY),
         # repeats calls of earlier turns, but shows no tools
         ("{{ message.tool_calls }}<｜tool▁sep｜>", None),
     ],
