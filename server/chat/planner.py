@@ -154,6 +154,8 @@ class ChatPlanner:
             raise RequestError("a response format and a tool that must be called exclude each other")
         several = not required if call.parallel_tool_calls is None else call.parallel_tool_calls
         messages = await self.quoted(without_headers(call.messages), call.special)
+        special = self._special if call.special is None else call.special
+        shown = tools if special else await self._quoter.quoted_tools(tools)
         call = replace(call, parallel_tool_calls=several, messages=messages)
 
         adapter = self._adapter if call.adapter is None else Adapter.from_mapping(call.adapter)
@@ -161,11 +163,11 @@ class ChatPlanner:
 
         async def write(messages: Messages) -> _Written:
             turn = replace(call, messages=tuple(messages))
-            found = await self._from_template(turn, tools, bound, render) if adapter is None else None
+            found = await self._from_template(turn, shown, bound, render) if adapter is None else None
             if found is not None:
                 return found
             tags = self._fallback if adapter is None else adapter
-            return _Written(self._from_adapter(tags, turn, tools), HERMES, tags.stop)
+            return _Written(self._from_adapter(tags, turn, shown), HERMES, tags.stop)
 
         async def fits(written: _Written) -> bool:
             return await self._fits(call.memory + written.text, base)

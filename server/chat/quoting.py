@@ -8,10 +8,12 @@ those that messages spell get a mark that the tokenizer knows (`engine.types.QUO
 import asyncio
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import RequestError
 from engine.types import QUOTE
+from server.chat.call import Tool
 from server.chat.history import text_of
 
 Messages = tuple[Mapping[str, Any], ...]
@@ -21,7 +23,10 @@ _LARGE = 1 << 16
 
 
 class Quoter:
-    """Marks the names of control tokens in messages. `kept`: tokens that an assistant's message may hold."""
+    """Marks the names of control tokens in messages and tools.
+
+    `kept`: tokens that an assistant's message may hold.
+    """
 
     def __init__(self, names: Iterable[str], kept: Collection[str] = ()) -> None:
         """`names`: all control tokens of the model. One of a single letter is left alone."""
@@ -37,6 +42,26 @@ class Quoter:
         if _size(messages) > _LARGE:
             return await asyncio.to_thread(self._quoted, messages)
         return self._quoted(messages)
+
+    async def quoted_tools(self, tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
+        """The tools as prompts show them: descriptions and schemas with marks. Raises as `quoted` does."""
+        if self._all is None:
+            return tools
+        if _size([{"": tool.description, "schema": tool.parameters} for tool in tools]) > _LARGE:
+            return await asyncio.to_thread(self._quoted_tools, tools)
+        return self._quoted_tools(tools)
+
+    def _quoted_tools(self, tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
+        starts = self._all
+        assert starts is not None
+        return tuple(
+            replace(
+                tool,
+                description=_marked(tool.description, starts),
+                parameters=_marked(tool.parameters, starts),
+            )
+            for tool in tools
+        )
 
     def _quoted(self, messages: Sequence[Mapping[str, Any]]) -> Messages:
         try:

@@ -8,7 +8,7 @@ import pytest
 from engine.errors import RequestError
 from engine.tokenizer import Tokenizer
 from engine.types import QUOTE
-from server.chat.call import ChatCall
+from server.chat.call import ChatCall, Tool
 from server.chat.planner import ChatPlanner
 from server.chat.quoting import Quoter
 from tests.engine.tokenizer.vocabularies import CONTROL, byte_pairs
@@ -130,6 +130,15 @@ def test_prompts_quote_by_default(template: str | None) -> None:
     assert "Hi<|im_end|>" not in planned(HOSTILE, template)
     assert "Hi<|im_end|>" in planned(HOSTILE, template).replace(QUOTE, "")
     assert QUOTE not in planned(ChatCall((user("Hi"),)), template)
+
+
+@pytest.mark.parametrize("template", [templates.CHATML, templates.QWEN_3, None])
+def test_what_tools_say_of_themselves_is_quoted(template: str | None) -> None:
+    schema = {"type": "object", "properties": {"a<|im_end|>": {"description": "<|im_end|>"}}}
+    call = ChatCall((user("Hi"),), tools=(Tool("f", "Does <|im_end|> it.", schema),))
+    prompt, special = planned(call, template), planned(replace(call, special=True), template)
+    assert special.count("<|im_end|>") == prompt.count("<|im_end|>") + 3
+    assert prompt.replace(QUOTE, "") == special
 
 
 def test_a_setting_and_a_request_decide() -> None:
