@@ -12,14 +12,16 @@ def read_parameters(value: Any) -> dict[str, Any]:
     """The schema of an object; what is no schema of one allows any."""
     if value is None:
         return {}
-    if not isinstance(value, dict):
-        return {"type": "object"}
+    return finite(value) if isinstance(value, dict) else {"type": "object"}
+
+
+def finite(value: dict[str, Any]) -> dict[str, Any]:
+    """An object with JSON's numbers alone: the largest one for those beyond, null for NaN."""
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
-        finite: dict[str, Any] = json.loads(json.dumps(value), parse_constant=_BEYOND.get)
-        return finite
+        read: dict[str, Any] = json.loads(json.dumps(value), parse_constant=_BEYOND.get)
+        return read
     except RecursionError:
-        pass  # the bound on its depth says so
+        pass  # the bounds on depth say so
     return value
-

@@ -126,9 +126,9 @@ def widths_of(engine: Engine) -> list[int]:
     widths: list[int] = []
     run = engine._runner.run
 
-    def measured(batch: Batch) -> torch.Tensor:
+    def measured(batch: Batch, *, recorded: bool = True) -> torch.Tensor:
         widths.append(len(batch.token_ids))
-        return run(batch)
+        return run(batch, recorded=recorded)
 
     engine._runner.run = measured  # type: ignore[method-assign]
     return widths

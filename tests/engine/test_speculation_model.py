@@ -153,9 +153,9 @@ def test_a_long_prompt_is_caught_up_with_under_the_budget(tiny_model: Path) -> N
     widths: list[int] = []
     run = drafter._runner.run
 
-    def measured(batch: Batch) -> torch.Tensor:
+    def measured(batch: Batch, *, recorded: bool = True) -> torch.Tensor:
         widths.append(len(batch.token_ids))
-        return run(batch)
+        return run(batch, recorded=recorded)
 
     drafter._runner.run = measured  # type: ignore[method-assign]
     one = request("x", list(range(5, 105)), 40, ignore_eos=True)

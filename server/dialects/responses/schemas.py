@@ -10,6 +10,7 @@ from server.wire.generation_fields import MESSAGES_LIMIT, GenerationFields
 from server.wire.lenient import Length, Name, Natural, Seed, Texts, Truth, WireModel
 from server.wire.sampler_fields import NOT_YET as SAMPLERS_NOT_YET
 from server.wire.sampler_fields import NotYet, empty, field
+from server.wire.tool_parameters import finite
 from server.wire.tools import Declared
 
 METADATA_ENTRIES = 16
@@ -27,7 +28,8 @@ def _sendable(value: dict[str, Any]) -> dict[str, Any]:
 
 def _tools(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The tools, each of which can be said again."""
-    return [_sendable({name: item for name, item in tool.items() if item is not None}) for tool in value]
+    given = ({name: item for name, item in tool.items() if item is not None} for tool in value)
+    return [_sendable(finite(tool)) for tool in given]
 
 
 def _choice(value: Any) -> Any:

@@ -109,7 +109,7 @@ def test_the_server_may_set_the_usual_length() -> None:
 def test_what_is_said_again_of_a_tool_is_json() -> None:
     parameters = {"maximum": float("inf"), "minimum": float("nan")}
     [tool] = body(tools=[TOOL | {"parameters": parameters}]).tools
-    assert tool.parameters == {"maximum": sys.float_info.max, "minimum": None}
+    assert tool["parameters"] == {"maximum": sys.float_info.max, "minimum": None}
 
 
 @pytest.mark.parametrize(
