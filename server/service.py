@@ -37,11 +37,11 @@ REMEMBERED_TEXTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who asks: the name the client gave the request, its address, and the web page that it is, if any.
+    """Who asks: the name the client gave the request, its address, and the web page, if it is a stranger's.
 
     A request with a genkey is found by whoever names it from the same address or with the server's key
     (`has_key`). Without a genkey, a client speaks of its own keyless requests: those from the same address,
-    and a web page of those that it has sent itself.
+    and a stranger's page of those that it has sent itself.
     """
 
     address: str = ""

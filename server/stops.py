@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-BEFORE_SECONDS = 2.0
+BEFORE_SECONDS = 1.0
 """How long a closed connection can satisfy an abort that comes later."""
 AFTER_SECONDS = 1.0
 """How long an abort that might mean one of several replies waits for a connection to be closed."""

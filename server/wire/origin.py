@@ -3,6 +3,7 @@
 from fastapi import Request
 
 from server.service import Origin
+from server.wire.own_pages import strange_page
 
 
 def origin_of(request: Request, genkey: str = "") -> Origin:
@@ -12,5 +13,5 @@ def origin_of(request: Request, genkey: str = "") -> Origin:
         address,
         genkey,
         has_key=getattr(request.state, "has_key", False),
-        page=request.headers.get("origin", ""),
+        page=strange_page(request),
     )

@@ -10,7 +10,17 @@ from fastapi import Request
 
 from server.wire.replies import HttpError
 
+PUBLIC_LITE = "https://lite.koboldai.net"
+"""Where KoboldAI Lite is a page of its own. It may do with a server what the server's own pages may."""
+
 _PORTS = {"http": 80, "https": 443}
+
+
+def strange_page(request: Request) -> str:
+    """The origin of a page that is neither the server's nor Lite's; empty for these and other programs."""
+    origin = request.headers.get("origin", "")
+    known = not origin or origin == PUBLIC_LITE or _is_here(origin, request.headers.get("host", ""))
+    return "" if known else origin
 
 
 def require_own_page(request: Request) -> None:

@@ -117,8 +117,8 @@ def test_predictions_stay_near_those_of_a_full_computation(
     rows: list[torch.Tensor] = []
     compute = engine._runner.run
 
-    def spy(batch: Batch) -> torch.Tensor:
-        logits = compute(batch)
+    def spy(batch: Batch, *, recorded: bool = True) -> torch.Tensor:
+        logits = compute(batch, recorded=recorded)
         rows.append(logits)
         return logits
 

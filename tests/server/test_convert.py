@@ -47,7 +47,7 @@ SAMPLER_CHANGES: dict[str, Any] = {
 SHARED_CHANGES: dict[str, Any] = SAMPLER_CHANGES | {
     "max_context_length": 99, "max_length": 5, "n_predict": 5, "stop_sequence": ["x"], "trim_stop": False,
     "ban_eos_token": True, "use_default_badwordsids": True, "bypass_eos": True, "render_special": True,
-    "grammar": 'root ::= "x"', "banned_tokens": ["x"], "banned_strings": ["x"],
+    "grammar": 'root ::= "x"', "banned_tokens": ["x"], "banned_strings": ["x"], "theta": False,
 }  # fmt: skip
 KOBOLD_CHANGES = SHARED_CHANGES | {
     "prompt": "x", "memory": "x", "logprobs": True, "reasoning_effort": "low", "thinking_budget_tokens": 3
@@ -62,6 +62,7 @@ CALL_CHANGES: dict[str, Any] = {
     "chat_template_kwargs": {"x": 1}, "tools": [{"type": "function", "function": {"name": "f"}}],
     "tool_choice": "none", "parallel_tool_calls": False, "reasoning_effort": "low",
     "thinking_budget_tokens": 3, "encapsulate_thinking": False, "adapter": {"user_start": "x"},
+    "special_in_messages": True,
 }  # fmt: skip
 CHAT_CHANGES = OPENAI_CHANGES | CALL_CHANGES | {"logprobs": True}
 READ_BY_ROUTES = {"genkey", "n", "stream", "stream_options", "echo", "top_logprobs"}

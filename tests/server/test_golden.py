@@ -13,6 +13,7 @@ import pytest
 from engine.worker import EngineWorker
 from server.service import Origin
 from server.settings import Settings
+from server.stops import KeylessStops
 from tests.server.clients.running import LONG, running
 from tests.server.deviations import DEVIATIONS, added_keys
 from tests.server.live import Answer, LiveServer, serving, wait_for
@@ -50,6 +51,8 @@ def narrow_server(tiny_worker: EngineWorker, tiny_settings: Settings) -> Iterato
 @contextmanager
 def busy(server: LiveServer, genkey: str) -> Iterator[None]:
     """A generation with that key runs, and has said something."""
+    # Connections that the last one closed are none of this one's aborts.
+    server.service.stops = KeylessStops()
     with running(server, "/api/v1/generate", LONG | {"genkey": genkey}):
         wait_for(lambda: asyncio.run(server.service.said_so_far(Origin("127.0.0.1", genkey))).text)
         yield

@@ -8,9 +8,9 @@ import pytest
 from pydantic import SecretStr
 
 from engine.worker import EngineWorker
-from server.dialects.kobold.saves import PUBLIC_LITE
 from server.savedata import SLOTS
 from server.settings import Settings
+from server.wire.own_pages import PUBLIC_LITE
 from tests.server.live import Answer, LiveServer, serving
 
 GENERATE = "/api/v1/generate"

@@ -12,11 +12,8 @@ from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.body_limits import SMALL_BODY
 from server.wire.endpoint import body_of
-from server.wire.own_pages import require_own_page
-from server.wire.replies import JsonReply
-
-PUBLIC_LITE = "https://lite.koboldai.net"
-"""Where KoboldAI Lite is a page of its own, which keeps saves on the user's server as well."""
+from server.wire.own_pages import strange_page
+from server.wire.replies import HttpError, JsonReply
 
 _OFF = "no saves are kept here: start the server with --savedatafile FILE"
 
@@ -28,8 +25,10 @@ def add_save_routes(router: APIRouter, settings: Settings, guard: KeyGuard, save
 
     def require_writer(request: Request) -> None:
         # Who knows the key may write from any page.
-        if not guard.protected and request.headers.get("origin") != PUBLIC_LITE:
-            require_own_page(request)
+        if not guard.protected and strange_page(request):
+            raise HttpError(
+                403, "Saves are written by the server's own pages and by KoboldAI Lite.", "forbidden"
+            )
 
     @router.post("/api/extra/data/list", dependencies=with_key)
     async def list_saves(request: Request) -> JsonReply:

@@ -4,6 +4,7 @@ import pytest
 
 from engine.worker import EngineWorker
 from server.settings import Settings
+from server.stops import KeylessStops
 from tests.server.clients.lite import Lite
 from tests.server.clients.sillytavern import SillyTavern
 from tests.server.conftest import KEY
@@ -27,6 +28,8 @@ def slow_open_server(tiny_settings: Settings) -> Iterator[LiveServer]:
 @pytest.fixture
 def slow_server(slow_open_server: LiveServer) -> Iterator[LiveServer]:
     """The slow server; every test leaves it idle."""
+    # Connections that the last test closed are none of this one's aborts.
+    slow_open_server.service.stops = KeylessStops()
     yield slow_open_server
     slow_open_server.wait_until_idle()
 
