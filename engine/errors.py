@@ -22,6 +22,18 @@ class RequestError(NkatError):
     """The client's fault: the request cannot be served however often it is sent."""
 
 
+class ContextOverflowError(RequestError):
+    """The prompt is longer than the context, and the client forbids to leave parts of it out."""
+
+    def __init__(self, prompt_tokens: int, context: int) -> None:
+        super().__init__(
+            f"request ({prompt_tokens} tokens) exceeds the available context size ({context} tokens), "
+            "try increasing it"
+        )
+        self.prompt_tokens = prompt_tokens
+        self.context = context
+
+
 class TemplateCostError(RequestError):
     """The model's chat template takes more time or memory for these messages than it may."""
 

@@ -1,12 +1,12 @@
 """Makes the token ids of a prompt, and fits them to the context.
 
-The rules are KoboldCpp's: memory stays whole, the oldest part of the prompt goes first, silently; but
-whether a BOS token comes in front is for the model's file to say.
+The rules are KoboldCpp's: memory stays whole, the oldest part of the prompt goes first; but whether a BOS
+token comes in front is for the model's file to say.
 """
 
 from dataclasses import replace
 
-from engine.errors import RequestError
+from engine.errors import ContextOverflowError, RequestError
 from engine.templates.pool import TemplatePool
 from engine.tokenizer import Tokenizer
 from engine.types import (
@@ -18,6 +18,8 @@ from engine.types import (
 )
 
 _MEMORY_RESERVE = 4
+_COUNTED = 1 << 18
+"""Characters of a prompt that is counted as a whole where it does not fit: some 60 ms of work."""
 
 
 class PromptEncoder:
@@ -37,16 +39,26 @@ class PromptEncoder:
     def prepare(self, request: GenerationRequest) -> GenerationRequest:
         """The request with a `TokenPrompt`, and with limits that the context can keep.
 
-        Raises `RequestError` for token ids that the model does not have, and for chat messages what
-        `render` raises.
+        Raises `RequestError` for token ids that the model does not have, `ContextOverflowError` for a prompt
+        that does not fit and may not be cut, and for chat messages what `render` raises.
         """
         context = self._context_length
         if request.context_length is not None:
             context = min(context, max(2, request.context_length))
-        ids = self._encode(request.prompt, context - request.reply_room(context))
+        prompt, room = request.prompt, context - request.reply_room(context)
+        if isinstance(prompt, ChatPrompt):
+            prompt = TextPrompt(self.render(prompt))
+        whole = self._encode(prompt, room)
+        ids = self._cut(whole, room)
+        sent = max(request.sent_tokens, sum(map(len, whole)))
+        if len(ids) < sent and not request.sent_tokens:
+            sent = max(sent, self._size(prompt))
+        if request.whole_only and sent > room:
+            raise ContextOverflowError(sent, context)
         return replace(
             request,
             prompt=TokenPrompt(tuple(ids)),
+            sent_tokens=sent,
             max_tokens=request.reply_length(context, len(ids)),
             sampling=self._known_biases(request.sampling),
         )
@@ -65,24 +77,34 @@ class PromptEncoder:
             pool=self._templates,
         )
 
-    def _encode(self, prompt: TextPrompt | TokenPrompt | ChatPrompt, room: int) -> list[int]:
-        memory: list[int] = []
+    def _encode(self, prompt: TextPrompt | TokenPrompt, room: int) -> tuple[list[int], list[int]]:
+        """Token ids of memory and text; of long ones more than `room` of the newest."""
         if isinstance(prompt, TokenPrompt):
             ids = list(prompt.ids)
             if any(not 0 <= token < self._vocab_size for token in ids):
                 raise RequestError(f"token ids must lie between 0 and {self._vocab_size - 1}")
-        elif isinstance(prompt, ChatPrompt):
-            ids = self._tokenizer.encode_end(self.render(prompt), room)
-        else:
-            if prompt.memory:
-                memory = self._tokenizer.encode_end(prompt.memory, room)
-            ids = self._tokenizer.encode_end(prompt.text, room, add_bos=False if memory else None)
+            return [], ids
+        memory = self._tokenizer.encode_end(prompt.memory, room) if prompt.memory else []
+        return memory, self._tokenizer.encode_end(prompt.text, room, add_bos=False if memory else None)
+
+    def _cut(self, whole: tuple[list[int], list[int]], room: int) -> list[int]:
+        memory, ids = whole
         if len(memory) + len(ids) > room:
             memory = self._keep_newest(memory, room - _MEMORY_RESERVE) if memory else []
             rest = room - len(memory)
             ids = ids[max(0, len(ids) - rest) :] if memory else self._keep_newest(ids, rest)
         # Even an empty prompt needs a token whose logits say how to begin.
         return memory + ids or [self._first_token()]
+
+    def _size(self, prompt: TextPrompt | TokenPrompt) -> int:
+        """Tokens of a whole prompt; of texts beyond `_COUNTED` characters by those of their ends."""
+        if isinstance(prompt, TokenPrompt):
+            return len(prompt.ids)
+        size = 0
+        for text in filter(None, (prompt.memory, prompt.text)):
+            counted = text[-_COUNTED:]
+            size += len(self._tokenizer.encode(counted)) * len(text) // len(counted)
+        return size
 
     def _keep_newest(self, ids: list[int], count: int) -> list[int]:
         """The last `count` ids; a BOS at the front keeps its place."""

@@ -126,6 +126,7 @@ class Sequence:
             prompt_tokens=self.prompt_length,
             completion_tokens=self.generated,
             cached_tokens=self.cached_tokens,
+            left_out_tokens=max(0, self.request.sent_tokens - self.prompt_length),
             prompt_seconds=first - started,
             decode_seconds=now - first,
             seed=seed,

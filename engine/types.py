@@ -224,7 +224,8 @@ class GenerationRequest:
     among clients, and all that say nothing are one. `theta`: whether theta counts; None leaves it to the
     engine. `prompt_logprobs`: the model's own probabilities are reported of the prompt's tokens, too, if
     `logprobs` is set. `prompt_first`: where the context does not hold both, the reply is shortened before the
-    prompt is.
+    prompt is. `whole_only`: a prompt that does not fit is refused instead of cut. `sent_tokens`: those of the
+    prompt before parts of it were left out; 0: of `prompt`.
     """
 
     request_id: str
@@ -246,17 +247,19 @@ class GenerationRequest:
     theta: bool | None = None
     prompt_logprobs: bool = False
     prompt_first: bool = False
+    whole_only: bool = False
+    sent_tokens: int = 0
 
     def reply_room(self, context: int) -> int:
         """Tokens of a context of so many that are kept for the reply when the prompt is cut to fit."""
-        if self.max_tokens >= UNTIL_END and not self.prompt_first:
-            return min(_REPLY_RESERVE, context // 2)
+        if self.whole_only or (self.max_tokens >= UNTIL_END and not self.prompt_first):
+            return max(0, min(self.max_tokens, _REPLY_RESERVE, context // 2))
         room = max(0, min(self.max_tokens, context - max(1, min(context - 4, _PROMPT_RESERVE))))
         return min(room, max(1, context // _REPLY_PART)) if self.prompt_first else room
 
     def reply_length(self, context: int, prompt: int) -> int:
         """Most tokens of the reply to a prompt of so many, which was cut to fit a context of so many."""
-        if self.prompt_first or self.max_tokens >= UNTIL_END:
+        if self.whole_only or self.prompt_first or self.max_tokens >= UNTIL_END:
             return min(self.max_tokens, context - prompt)
         return min(self.max_tokens, self.reply_room(context))
 
@@ -287,6 +290,12 @@ class Usage:
     decode_seconds: float = 0.0
     """From its first token to its last."""
     seed: int = -1
+    left_out_tokens: int = 0
+    """Tokens that the client sent and the context could not hold."""
+
+    def left_out(self, name: str) -> dict[str, int]:
+        """These as a field of that name, if there are any."""
+        return {name: self.left_out_tokens} if self.left_out_tokens else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,9 +53,7 @@ def create_app(service: GenerationService, settings: Settings) -> FastAPI:
     guessed = _guessed_adapter(service)
     chosen = (load_adapter(settings.adapter) or guessed) if settings.adapter else None
     tags = guessed if chosen is None else chosen
-    planner = ChatPlanner(
-        service.info, chosen, guessed, fits=service.fits, special=settings.special_in_messages
-    )
+    planner = ChatPlanner(service.info, chosen, guessed, sizes=service, special=settings.special_in_messages)
     saves = None if settings.savedatafile is None else SaveData.open(settings.savedatafile)
     routers = (
         page_routes(service, guard, engine=service.engine, lite=settings.lite),

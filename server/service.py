@@ -4,6 +4,7 @@ Independent of HTTP. Lives on one event loop and needs no locks.
 """
 
 import asyncio
+import logging
 import time
 from array import array
 from collections import OrderedDict
@@ -21,11 +22,14 @@ from engine.types import (
     GenerationRequest,
     ModelInfo,
     TokenLogprob,
+    TokenPrompt,
     Usage,
 )
 from server.client import EngineClient
 from server.guesses import GuessLimit
 from server.stops import KeylessStops
+
+_logger = logging.getLogger(__name__)
 
 LONGEST_COUNTED = 1 << 20
 """Characters of a text that is tokenised as a whole: a quarter of a second of one core."""
@@ -171,6 +175,8 @@ class GenerationService:
         with self._admitted(names, origin) as ticket:
             asked = [replace(self._capped(request), client=origin.address) for request in requests]
             prepared = tuple([await self.engine.prepare(request) for request in asked])
+            for request in prepared:
+                _tell_cut(request)
             if ticket.aborted:
                 yield Event(prepared[0].request_id)
                 for request in prepared:
@@ -274,6 +280,12 @@ class GenerationService:
         """Whether a prompt has at most `tokens` tokens; the beginning of a longer one is not tokenised."""
         return len(await self.engine.encode_end(text, tokens)) <= tokens
 
+    async def size(self, text: str) -> int:
+        """How many tokens a text has, beyond `LONGEST_COUNTED` an estimate by its end. Raises `BusyError`."""
+        counted = text[-LONGEST_COUNTED:]
+        ids = await self.engine.encode(counted, add_bos=None)
+        return len(ids) * len(text) // max(1, len(counted))
+
     async def decode(self, ids: list[int], *, render_special: bool = True) -> str:
         """The text of token ids. Raises `RequestError` for an id outside the vocabulary, `BusyError`."""
         return await self.engine.decode(ids, render_special=render_special)
@@ -349,6 +361,18 @@ class GenerationService:
             ticket.aborted = True
             for request_id in ticket.request_ids:
                 self.engine.abort(request_id)
+
+
+def _tell_cut(request: GenerationRequest) -> None:
+    """Note in the log that a prompt does not go to the model as it came."""
+    assert isinstance(request.prompt, TokenPrompt)
+    kept = len(request.prompt.ids)
+    if kept < request.sent_tokens:
+        _logger.info(
+            "a prompt of %d tokens was cut to %d: prompt and reply share the context, see --contextsize",
+            request.sent_tokens,
+            kept,
+        )
 
 
 def _reply(said: Said, last: Event, prompt: tuple[TokenLogprob, ...]) -> Reply:

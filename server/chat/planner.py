@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from engine.errors import ModelFileError, RequestError, TemplateCostError
 from engine.types import ChatPrompt, GenerationRequest, Grammar, ModelInfo, TextPrompt, ThinkingBudget
@@ -14,7 +14,7 @@ from server.chat.budget import thinking_tokens
 from server.chat.call import ChatCall, Tool, ToolMode
 from server.chat.client_header import without_headers
 from server.chat.fitting import fit
-from server.chat.history import text_of
+from server.chat.history import SYSTEM, text_of
 from server.chat.quoting import Quoter
 from server.chat.reasoning import family_of
 from server.chat.tools.format import ToolFormat
@@ -28,9 +28,19 @@ logger = logging.getLogger(__name__)
 Render = Callable[[ChatPrompt], Awaitable[str]]
 """The model's own chat template. May raise `RequestError` and `ModelFileError`."""
 
-Fits = Callable[[str, int], Awaitable[bool]]
-"""The tokens of a prompt."""
 
+class Sizes(Protocol):
+    """How long texts are."""
+
+    async def fits(self, text: str, tokens: int) -> bool:
+        """Whether a text has at most so many tokens."""
+
+    async def size(self, text: str) -> int:
+        """How many tokens a text has."""
+
+
+_OTHER = "\u2026"
+"""A message that no chat begins with: up to it prompts are the same."""
 _LEAST_ROOM = 16
 """Tokens of the context that a reply cannot take from the prompt: the engine's own rule."""
 
@@ -101,8 +111,8 @@ class ChatPlanner:
 
     `adapter` is the settings' own; with None the model's template writes the prompts. `fallback` does
     where there is no template or it refuses the messages, and is Alpaca's if not given;
-    `adapter_guess.guess_adapter` finds the best one. `fits` says whether a text has at most n tokens;
-    without it no turns are left out, however long the chat. `special`: control tokens that messages spell are
+    `adapter_guess.guess_adapter` finds the best one. `sizes` says how long prompts are;
+    without it nothing is left out, however long the chat. `special`: control tokens that messages spell are
     read as such, unless a call says otherwise.
     """
 
@@ -111,13 +121,13 @@ class ChatPlanner:
         info: ModelInfo,
         adapter: Adapter | None = None,
         fallback: Adapter | None = None,
-        fits: Fits | None = None,
+        sizes: Sizes | None = None,
         *,
         special: bool = False,
     ) -> None:
         template = info.chat_template
         self._info = info
-        self._fits_in = fits
+        self._sizes = sizes
         self._adapter = adapter
         self._fallback = Adapter() if fallback is None else fallback
         self._has_template = template is not None
@@ -144,8 +154,9 @@ class ChatPlanner:
         that cannot be met, and for a grammar together with tools that must be called; `TemplateCostError`
         where the template exceeds its limits; what else `render` raises.
 
-        Headers in front of the system prompt are left out (`client_header`), and of a chat that has outgrown
-        the context the oldest turns (`fitting`).
+        Headers in front of the system prompt are left out (`client_header`). Of a chat that has outgrown the
+        context parts are left out (`fitting`), unless `base.whole_only`; if what must stay is too long, the
+        end of the system prompt and the beginning of the rest go.
         """
         tools = _offered(call)
         named = call.tool_choice.name
@@ -161,22 +172,36 @@ class ChatPlanner:
         adapter = self._adapter if call.adapter is None else Adapter.from_mapping(call.adapter)
         bound = required or (call.grammar is not None and not tools)
 
+        forms: list[_Written] = []
+
         async def write(messages: Messages) -> _Written:
             turn = replace(call, messages=tuple(messages))
             found = await self._from_template(turn, shown, bound, render) if adapter is None else None
-            if found is not None:
-                return found
-            tags = self._fallback if adapter is None else adapter
-            return _Written(self._from_adapter(tags, turn, shown), HERMES, tags.stop)
+            if found is None:
+                tags = self._fallback if adapter is None else adapter
+                found = _Written(self._from_adapter(tags, turn, shown), HERMES, tags.stop)
+            forms.append(found)
+            return found
+
+        fitting: dict[str, bool] = {}
 
         async def fits(written: _Written) -> bool:
-            return await self._fits(call.memory + written.text, base)
+            text = call.memory + written.text
+            if text not in fitting:
+                fitting[text] = base.whole_only or await self._fits(text, base)
+            return fitting[text]
 
         written = await fit(call.messages, write, fits)
         continued = _continued(call)
         text = written.text
         if bound:
             text = self._family.close(text, continued, tools=required)
+        prompt = self._prompt(text, call.memory)
+        if not await fits(written):
+            prompt = await self._keeping_beginning(prompt, call, write, base)
+        sent_tokens = 0
+        if self._sizes is not None and written is not forms[0]:
+            sent_tokens = await self._sizes.size(call.memory + forms[0].text)
         format = HERMES if required and written.format.spelling is None else written.format
         chosen = [tool for tool in tools if call.tool_choice.admits(tool)]
         grammar: Grammar | None = call.grammar
@@ -185,7 +210,8 @@ class ChatPlanner:
         tagged = bool(tools) or self._thinks
         request = replace(
             base,
-            prompt=self._prompt(text, call.memory),
+            prompt=prompt,
+            sent_tokens=sent_tokens,
             stop=tuple(dict.fromkeys((*base.stop, *written.stop))),
             trim_stop=True,
             render_special=base.render_special or tagged,
@@ -230,14 +256,49 @@ class ChatPlanner:
 
     async def _fits(self, text: str, base: GenerationRequest) -> bool:
         """Whether a prompt leaves room for the reply."""
-        context = self._context(base)
-        room = max(_LEAST_ROOM, context - base.reply_room(context))
+        return await self._has_at_most(text, self._room(base))
+
+    async def _has_at_most(self, text: str, tokens: int) -> bool:
         # No token has less than a byte, but a BOS that the tokenizer puts in front.
         return (
-            self._fits_in is None
-            or len(text.encode("utf-8", "replace")) < room
-            or await self._fits_in(text, room)
+            self._sizes is None
+            or len(text.encode("utf-8", "replace")) < tokens
+            or await self._sizes.fits(text, tokens)
         )
+
+    def _room(self, base: GenerationRequest) -> int:
+        """Tokens of the prompt that leave room for the reply."""
+        context = self._context(base)
+        return max(_LEAST_ROOM, context - base.reply_room(context))
+
+    async def _keeping_beginning(
+        self,
+        prompt: TextPrompt,
+        call: ChatCall,
+        write: Callable[[Messages], Awaitable["_Written"]],
+        base: GenerationRequest,
+    ) -> TextPrompt:
+        """A prompt that is too long, of which the beginning of the system prompt stays when it is cut.
+
+        As much of the system prompt stays as half of the room holds.
+        """
+        first = next(
+            (at for at, message in enumerate(call.messages) if message.get("role") not in SYSTEM), None
+        )
+        if not first or prompt.memory:
+            return prompt
+        other = await write((*call.messages[:first], {"role": "user", "content": _OTHER}))
+        pairs = zip(prompt.text, other.text, strict=False)
+        length = next((at for at, (one, two) in enumerate(pairs) if one != two), 0)
+        most = self._room(base) // 2
+        low, high = 0, length + 1
+        while low + 1 < high:
+            middle = (low + high) // 2 if high <= length else length
+            if await self._has_at_most(prompt.text[:middle], most):
+                low = middle
+            else:
+                high = middle
+        return TextPrompt(prompt.text[low:], prompt.text[:low])
 
     async def _from_template(
         self, call: ChatCall, tools: tuple[Tool, ...], bound: bool, render: Render

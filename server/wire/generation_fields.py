@@ -48,6 +48,10 @@ class GenerationFields(SamplerFields):
     banned_tokens: Texts = field((), "phrases that never appear, in whatever case")
     banned_strings: Texts = field((), "another name of banned_tokens, which goes before it")
     theta: Truth | None = field(None, "whether theta counts for this text; absent: as the server has it")
+    truncation: Name = field(
+        "auto",
+        "auto: what the context cannot hold is left out; disabled: a prompt that is too long is refused",
+    )
     genkey: Name = field("", "names the request, for abort and check")
 
 
@@ -102,6 +106,7 @@ def to_request(
         logprobs=None if logprobs is None else min(logprobs, ALTERNATIVES),
         final_logprobs=final_logprobs,
         theta=fields.theta,
+        whole_only=fields.truncation == "disabled",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import Request
 from starlette.responses import HTMLResponse, Response
 
-from engine.errors import BusyError, EngineDeadError, NkatError, RequestError
+from engine.errors import BusyError, ContextOverflowError, EngineDeadError, NkatError, RequestError
 
 UNKNOWN_PATH = "Error: HTTP Server is running, but this endpoint does not exist. Please check the URL."
 
@@ -60,6 +60,18 @@ def error_reply(status: int, message: str, kind: str) -> Response:
     return JsonReply(error_body(status, message, kind), status)
 
 
+def overflow_fields(error: Exception) -> dict[str, Any]:
+    """What clients that shorten their prompts read of an error, in llama.cpp's words; nothing for others."""
+    if not isinstance(error, ContextOverflowError):
+        return {}
+    return {
+        "type": "exceed_context_size_error",
+        "code": "context_length_exceeded",
+        "n_prompt_tokens": error.prompt_tokens,
+        "n_ctx": error.context,
+    }
+
+
 def status_of(error: NkatError) -> tuple[int, str]:
     """HTTP status and Kobold's word for an error of the project."""
     match error:
@@ -82,7 +94,8 @@ async def render_nkat_error(request: Request, error: Exception) -> Response:
     """Handler for the project's own errors."""
     assert isinstance(error, NkatError)
     status, kind = status_of(error)
-    return error_reply(status, str(error), kind)
+    body = error_body(status, str(error), kind)
+    return JsonReply(body | {"error": body["error"] | overflow_fields(error)}, status)
 
 
 async def render_client_gone(request: Request, error: Exception) -> Response:

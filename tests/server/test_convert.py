@@ -48,6 +48,7 @@ SHARED_CHANGES: dict[str, Any] = SAMPLER_CHANGES | {
     "max_context_length": 99, "max_length": 5, "n_predict": 5, "stop_sequence": ["x"], "trim_stop": False,
     "ban_eos_token": True, "use_default_badwordsids": True, "bypass_eos": True, "render_special": True,
     "grammar": 'root ::= "x"', "banned_tokens": ["x"], "banned_strings": ["x"], "theta": False,
+    "truncation": "disabled",
 }  # fmt: skip
 KOBOLD_CHANGES = SHARED_CHANGES | {
     "prompt": "x", "memory": "x", "logprobs": True, "reasoning_effort": "low", "thinking_budget_tokens": 3

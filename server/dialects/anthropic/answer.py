@@ -133,6 +133,7 @@ def usage_reply(usage: Usage) -> dict[str, int]:
         "input_tokens": usage.prompt_tokens - usage.cached_tokens,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": usage.cached_tokens,
+        **usage.left_out("left_out_input_tokens"),
         "output_tokens": usage.completion_tokens,
     }
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from engine.errors import NkatError
+from engine.errors import ContextOverflowError, NkatError
 from server.wire.endpoint import ErrorDetail
 from server.wire.error_route import ErrorRoute
 from server.wire.replies import HttpError, JsonReply, error_body, status_of
@@ -45,8 +45,12 @@ def error_reply(error: HttpError | NkatError) -> Response:
         status, kind = status_of(error)
     if kind == "bad_input":
         status = 400
-    body = error_body(status, str(error), kind)
-    shown = {"type": TYPES.get(status, "api_error"), "message": str(error)}
+    message = str(error)
+    if isinstance(error, ContextOverflowError):
+        # The words by which Anthropic's clients know that they have to shorten the conversation.
+        message = f"prompt is too long: {error.prompt_tokens} tokens > {error.context} maximum"
+    body = error_body(status, message, kind)
+    shown = {"type": TYPES.get(status, "api_error"), "message": message}
     return JsonReply(body | {"type": "error", "error": shown}, status)
 
 

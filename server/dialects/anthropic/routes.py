@@ -82,8 +82,10 @@ async def _events(
     """The events of the answer, the first ones when the engine has taken the request."""
     reader = plan.reader()
     prompt = await service.count(plan.text, special=True)
+    context = service.info.context_length
+    room = context - plan.request.reply_room(context)
     async with aclosing(service.stream(plan.request, origin=origin)) as news:
         await anext(news)
-        yield answer.opening(len(prompt))
+        yield answer.opening(min(len(prompt), room))
         async for event in news:
             yield [told for delta in reader.push(event) for told in answer.events(delta, event.finish)]

@@ -144,6 +144,7 @@ def perf_reply(status: Status, *, quiet: bool) -> dict[str, Any]:
         "idletime": status.idle_time,
         "quiet": quiet,
         "last_input_count": 0 if usage is None else usage.prompt_tokens,
+        "last_input_left_out": 0 if usage is None else usage.left_out_tokens,
         "last_process_time": process_time,
         "last_eval_time": eval_time,
         "last_process_speed": _ratio(processed, process_time),

@@ -148,6 +148,7 @@ class Answer:
             "total_duration": time.perf_counter_ns() - self.started,
             "load_duration": self.taken - self.started,
             "prompt_eval_count": usage.prompt_tokens,
+            **usage.left_out("prompt_left_out_count"),
             "prompt_eval_duration": int(usage.prompt_seconds * 1e9),
             "eval_count": usage.completion_tokens,
             "eval_duration": int(usage.decode_seconds * 1e9),

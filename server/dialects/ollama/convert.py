@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import RequestError
@@ -90,7 +91,7 @@ def _request(
     grammar: JsonGrammar | None,
 ) -> GenerationRequest:
     options = body.options
-    return to_request(
+    request = to_request(
         _kobold_fields(options),
         request_id,
         TextPrompt(prompt),
@@ -100,6 +101,7 @@ def _request(
         logprobs=body.top_logprobs if body.logprobs else None,
         grammar=grammar,
     )
+    return request if body.truncate else replace(request, whole_only=True)
 
 
 def _kobold_fields(options: Options) -> Options:

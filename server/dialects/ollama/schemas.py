@@ -59,7 +59,7 @@ class SharedBody(WireModel):
     keep_alive: Any = field(
         None, "0 and no prompt: the reply says `unload`; the model stays loaded all the same"
     )
-    truncate: Any = field(None, "ignored: a prompt that does not fit loses its oldest part")
+    truncate: Truth = field(True, "leave out what the context cannot hold instead of refusing it")
     shift: Any = field(None, "ignored: a reply ends where the context does")
 
 
@@ -152,7 +152,6 @@ SHOW_IGNORED: dict[str, str] = {
 
 CHAT_IGNORED: dict[str, str] = {
     "model": "one model is loaded, and it answers under any name",
-    "truncate": "a prompt that does not fit loses its oldest part, as in KoboldCpp",
     "shift": "a reply ends where the context does",
 }
 

@@ -193,11 +193,14 @@ def usage_reply(usages: Iterable[Usage], choices: int) -> dict[str, Any]:
     listed = list(usages)
     prompt = sum(usage.prompt_tokens for usage in listed[::choices])
     made = sum(usage.completion_tokens for usage in listed)
+    details = {"cached_tokens": sum(usage.cached_tokens for usage in listed[::choices])}
+    if left_out := sum(usage.left_out_tokens for usage in listed[::choices]):
+        details["left_out_tokens"] = left_out
     return {
         "prompt_tokens": prompt,
         "completion_tokens": made,
         "total_tokens": prompt + made,
-        "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in listed[::choices])},
+        "prompt_tokens_details": details,
     }
 
 

@@ -163,7 +163,11 @@ def usage_reply(usage: Usage, thought_tokens: int) -> dict[str, Any]:
     """The costs; the cache keeps what it has seen without counting it apart."""
     return {
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": 0,
+            **usage.left_out("left_out_tokens"),
+        },
         "output_tokens": usage.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": thought_tokens},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,

@@ -85,7 +85,7 @@ def echo(body: ResponsesBody) -> dict[str, Any]:
         "tools": [{"strict": True} | tool if tool.get("type") == "function" else tool for tool in body.tools],
         "top_logprobs": body.top_logprobs if body.top_logprobs is not None else 0,
         "top_p": body.top_p,
-        "truncation": "auto",
+        "truncation": "disabled" if body.truncation == "disabled" else "auto",
         "user": None,
     }
 

@@ -99,7 +99,6 @@ class ConversationBody(WireModel):
     prompt: Any = field(None, "refused: no prompts are kept here")
 
     model: Any = field(None, "ignored: one model is loaded")
-    truncation: Any = field(None, "ignored: a prompt that does not fit loses its oldest part")
 
 
 class ResponsesBody(ConversationBody, GenerationFields):
@@ -150,7 +149,6 @@ NOT_YET: dict[str, NotYet] = SAMPLERS_NOT_YET | {
 
 COUNT_IGNORED: dict[str, str] = {
     "model": "one model is loaded, and it answers under any name",
-    "truncation": "a prompt that does not fit loses its oldest part, as in KoboldCpp",
 }
 
 IGNORED: dict[str, str] = (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.chat.fitting import fit
+from server.chat.fitting import LEFT_OUT, fit
 
 roles = st.sampled_from(["system", "user", "assistant", "tool"])
 
@@ -74,3 +74,58 @@ def test_as_much_as_fits_stays(given_roles: list[str], room: int) -> None:
         first = int(left[system]["content"])
         longer = [at for at in starts if at < first]
         assert not longer or system + len(messages) - longer[-1] > room
+
+
+LONG = 1000
+"""Letters of a tool's result; all else has one."""
+
+
+def agent(turns: int, results: int) -> tuple[dict[str, Any], ...]:
+    """System, then turns of a user's message, calls and their results."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": "s"}]
+    for turn in range(turns):
+        messages.append({"role": "user", "content": str(turn)})
+        for _ in range(results):
+            messages.append({"role": "assistant", "content": "c"})
+            messages.append({"role": "tool", "content": chr(97 + turn) * LONG})
+    return tuple(messages)
+
+
+def fitted_letters(messages: tuple[Any, ...], room: int) -> str:
+    """The chat where so many letters fit; a result by its first letter, in capitals where it is left out."""
+
+    async def write(left: tuple[Any, ...]) -> tuple[Any, ...]:
+        return left
+
+    async def fits(left: tuple[Any, ...]) -> bool:
+        return len(contents(list(left))) <= room
+
+    left = asyncio.run(fit(messages, write, fits))
+    return "".join("-" if message["content"] == LEFT_OUT else message["content"][0] for message in left)
+
+
+@pytest.mark.parametrize(
+    ("room", "left"),
+    [
+        (6 * LONG + 100, "s0caca1cbcb2cccc"),
+        (5 * LONG + 200, "s0c-ca1cbcb2cccc"),
+        (4 * LONG + 300, "s0c-c-1cbcb2cccc"),
+        (2 * LONG + 400, "s0c-c-1c-c-2cccc"),
+        (2 * LONG + 100, "s2cccc"),
+        (LONG + 100, "s2c-cc"),
+        (LONG, "s2c-cc"),
+        (0, "s2c-cc"),
+    ],
+)
+def test_results_of_tools_go_before_turns_and_the_newest_never(room: int, left: str) -> None:
+    assert fitted_letters(agent(turns=3, results=2), room) == left
+
+
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 25 * LONG))
+def test_nothing_goes_that_might_stay(turns: int, results: int, room: int) -> None:
+    messages = agent(turns, results)
+    left = fitted_letters(messages, room)
+    assert left[0] == "s"
+    assert left[-1] != "-"
+    if turns * results * LONG + 100 < room:
+        assert "-" not in left

@@ -15,6 +15,19 @@ from tests.server.chat.templates import Renderer, assistant, model, user
 OLD, NEW = "An old question", "A new one"
 
 
+class Bytes:
+    """Each byte is a token, or each text has `tokens`."""
+
+    def __init__(self, tokens: int | None = None) -> None:
+        self._tokens = tokens
+
+    async def size(self, text: str) -> int:
+        return tokens_of(text) if self._tokens is None else self._tokens
+
+    async def fits(self, text: str, tokens: int) -> bool:
+        return await self.size(text) <= tokens
+
+
 def tokens_of(text: str) -> int:
     return len(text.encode())
 
@@ -29,10 +42,7 @@ def prompt(
 ) -> TextPrompt:
     """What is asked of a model of that context; each byte is a token, or each text has `tokens`."""
 
-    async def fits(text: str, room: int) -> bool:
-        return (tokens_of(text) if tokens is None else tokens) <= room
-
-    planner = ChatPlanner(replace(model(templates.CHATML), context_length=context), fits=fits)
+    planner = ChatPlanner(replace(model(templates.CHATML), context_length=context), sizes=Bytes(tokens))
     call = ChatCall((user(old), assistant("Yes."), user(NEW)), memory=memory)
     planned = asyncio.run(planner.plan(call, base, Renderer(templates.CHATML))).request.prompt
     assert isinstance(planned, TextPrompt)
@@ -85,3 +95,33 @@ def test_letters_are_no_measure_of_tokens() -> None:
     letters = len(prompt(1 << 20, old=old).text)
     assert not whole(letters + 1 + BASE.max_tokens, old=old)
     assert whole(letters + 200 + BASE.max_tokens, old=old)
+
+
+@pytest.mark.parametrize("system", ["You are brief. ", "You are brief. " * 40])
+def test_the_beginning_of_the_system_prompt_stays(system: str) -> None:
+    context, question = 400, "Why? " * 200
+    planner = ChatPlanner(replace(model(templates.CHATML), context_length=context), sizes=Bytes())
+    call = ChatCall(({"role": "system", "content": system}, user(question)))
+    request = asyncio.run(planner.plan(call, BASE, Renderer(templates.CHATML))).request
+    prompt = request.prompt
+    assert isinstance(prompt, TextPrompt)
+    room = context - BASE.max_tokens
+    assert prompt.memory.startswith("<|im_start|>system\nYou are brief. ")
+    assert tokens_of(prompt.memory) <= room // 2
+    if len(system) < room // 4:
+        assert prompt.memory.endswith("<|im_start|>user\n"), "the whole of it"
+    else:
+        assert tokens_of(prompt.memory) == room // 2
+    assert prompt.text.endswith("Why? <|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_what_was_sent_is_counted_where_turns_are_left_out() -> None:
+    for context in (SIZE + BASE.max_tokens, SIZE + BASE.max_tokens - 1):
+        planner = ChatPlanner(replace(model(templates.CHATML), context_length=context), sizes=Bytes())
+        call = ChatCall((user(OLD), assistant("Yes."), user(NEW)))
+        request = asyncio.run(planner.plan(call, BASE, Renderer(templates.CHATML))).request
+        assert request.sent_tokens == (0 if context == SIZE + BASE.max_tokens else SIZE)
+
+
+def test_what_may_not_be_cut_stays_whole() -> None:
+    assert whole(40, base=replace(BASE, whole_only=True))

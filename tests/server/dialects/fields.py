@@ -16,7 +16,7 @@ GENERATION_CHANGES: dict[str, Any] = {
     "logit_bias": {"1": 1}, "custom_token_bans": "4", "max_length": 5, "max_context_length": 99,
     "stop_sequence": ["x"], "trim_stop": False, "ban_eos_token": True, "use_default_badwordsids": True,
     "bypass_eos": True, "render_special": True, "grammar": "root ::= x", "banned_tokens": ["x"],
-    "banned_strings": ["x"], "n_predict": 5, "theta": False,
+    "banned_strings": ["x"], "n_predict": 5, "theta": False, "truncation": "disabled",
 }  # fmt: skip
 """A value for each field of a generation that makes another request of it."""
 

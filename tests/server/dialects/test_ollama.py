@@ -49,7 +49,7 @@ SHARED_CALL_CHANGES: dict[str, Any] = {"format": "json", "think": False}
 CHAT_CHANGES = SHARED_CALL_CHANGES | {"messages": [{"role": "user", "content": "other"}], "tools": [TOOL]}
 GENERATE_CHANGES = SHARED_CALL_CHANGES | {"prompt": "other", "system": "Be brief."}
 REFUSED = {"suffix": "x", "images": ["aGk="]}
-REQUEST_CHANGES: dict[str, Any] = {"options": {"temperature": 0}, "logprobs": True}
+REQUEST_CHANGES: dict[str, Any] = {"truncate": False, "options": {"temperature": 0}, "logprobs": True}
 READ_BY_ROUTES = {"keep_alive", "stream", "raw", "context", "top_logprobs"}
 
 
