@@ -5,6 +5,7 @@ Independent of HTTP. Lives on one event loop and needs no locks.
 
 import asyncio
 import logging
+import math
 import time
 from array import array
 from collections import OrderedDict
@@ -84,6 +85,15 @@ class Vector:
     def values(self) -> list[float]:
         """The same as numbers."""
         return list(array("f", self.raw))
+
+    def shortened(self, dimensions: int) -> "Vector":
+        """Its first numbers, of length 1 again. Raises `RequestError` where there are not so many."""
+        values = self.values
+        if dimensions > len(values):
+            raise RequestError(f"vectors of this model have {len(values)} dimensions, not {dimensions}")
+        kept = values[:dimensions]
+        length = math.hypot(*kept) or 1.0
+        return Vector(array("f", [value / length for value in kept]).tobytes(), self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +256,12 @@ class GenerationService:
         *,
         pooling: Pooling,
         truncate: bool,
+        dimensions: int | None = None,
         origin: Origin = Origin(),
     ) -> list[Vector]:
         """The vectors of texts or token ids, in their order, one after the other; they take one place.
 
+        `dimensions`: numbers of each vector, None for all.
         Raises `RequestError`, `BusyError`, `EngineDeadError`.
         """
         vectors = []
@@ -263,7 +275,8 @@ class GenerationService:
                     raise EngineDeadError("the server is stopping")
                 embedding = await self.engine.embed(wanted)
                 assert embedding.vector is not None
-                vectors.append(Vector(embedding.vector, embedding.prompt_tokens))
+                vector = Vector(embedding.vector, embedding.prompt_tokens)
+                vectors.append(vector if dimensions is None else vector.shortened(dimensions))
         return vectors
 
     async def count(self, text: str, *, special: bool) -> list[int]:

@@ -118,6 +118,7 @@ CountReader = BeforeValidator(_count)
 Count = Annotated[int, CountReader]
 # Limits stand before the reader: behind it, JSON schemas would not know them.
 Natural = Annotated[int, Field(ge=0), CountReader]
+Positive = Annotated[int, Field(ge=1), CountReader]
 PositiveLength = Annotated[int, Field(ge=1), BeforeValidator(_length)]
 Length = Annotated[int, BeforeValidator(_length)]
 Seed = Annotated[int | None, BeforeValidator(_seed)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from array import array
 from typing import Any
 
@@ -80,11 +81,34 @@ def test_a_long_input_is_cut_or_refused(server: LiveServer) -> None:
     assert "2048" in refused.json["detail"]["msg"]
 
 
+def test_vectors_may_be_shortened(server: LiveServer) -> None:
+    whole = server.post("/v1/embeddings", {"input": "hello world"}).json["data"][0]["embedding"]
+    body = {"input": "hello world", "dimensions": 8}
+    cut = server.post("/v1/embeddings", body).json["data"][0]["embedding"]
+    assert len(cut) == 8
+    assert cosine(cut, cut) == pytest.approx(1, abs=1e-5)
+    assert cosine(cut, whole[:8]) == pytest.approx(math.hypot(*whole[:8]), abs=1e-5)
+    assert server.post("/api/embed", body).json["embeddings"] == [cut]
+    for path in ("/v1/embeddings", "/api/embed"):
+        refused = server.post(path, body | {"dimensions": len(whole) + 1})
+        assert refused.status == 400
+        assert f"have {len(whole)} dimensions" in refused.json["detail"]["msg"]
+
+
+def test_vector_storage_asks_for_the_models_name_first(server: LiveServer) -> None:
+    first = server.post("/api/extra/embeddings", {"input": []})
+    assert first.status == 200
+    assert (first.json["data"], first.json["model"]) == ([], server.get("/v1/models").json["data"][0]["id"])
+    texts = {"input": ["hello", "world"]}
+    assert len(server.post("/api/extra/embeddings", texts).json["data"]) == 2
+    assert server.post("/api/extra/embeddings", {}).status == 422
+
+
 @pytest.mark.parametrize(
     ("model", "mapped", "ignored"),
     [
-        (EmbeddingBody, {"input", "encoding_format", "pooling", "truncate"}, IGNORED),
-        (EmbedBody, {"input", "truncate"}, EMBED_IGNORED),
+        (EmbeddingBody, {"input", "encoding_format", "pooling", "truncate", "dimensions"}, IGNORED),
+        (EmbedBody, {"input", "truncate", "dimensions"}, EMBED_IGNORED),
         (EmbeddingsBody, {"prompt"}, EMBEDDINGS_IGNORED),
     ],
 )

@@ -13,7 +13,7 @@ from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import body_of
-from server.wire.lenient import Truth, WireModel
+from server.wire.lenient import Positive, Truth, WireModel
 from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
 from server.wire.sampler_fields import field
@@ -34,11 +34,13 @@ class EmbedBody(WireModel):
         Field(max_length=INPUTS_LIMIT, description="a text, or a list of texts"),
     ] = ()
     truncate: Truth = field(True, "cut inputs longer than the context instead of refusing them")
+    dimensions: Positive | None = field(
+        None, "numbers of each vector, the first ones, of length 1 again; unset: the model's width"
+    )
 
     model: Any = field(None, "ignored: the loaded model answers under any name")
     options: Any = field(None, "ignored: no option changes a vector")
     keep_alive: Any = field(None, "ignored: the model stays loaded")
-    dimensions: Any = field(None, "not supported: vectors have the model's width")
 
 
 class EmbeddingsBody(WireModel):
@@ -55,7 +57,6 @@ EMBED_IGNORED = {
     "model": "one model is loaded, and it answers under any name",
     "options": "no option changes a vector",
     "keep_alive": "the model stays loaded",
-    "dimensions": "a model that was not trained for it loses its meaning when its vectors are cut",
 }
 
 EMBEDDINGS_IGNORED = {name: EMBED_IGNORED[name] for name in ("model", "options", "keep_alive")}
@@ -67,12 +68,15 @@ def add_embedding_routes(
     """Add them to the dialect's routes."""
     with_key = [Depends(guard.require)]
 
-    async def vectors(request: Request, texts: tuple[str, ...], truncate: bool) -> list[Vector]:
+    async def vectors(
+        request: Request, texts: tuple[str, ...], *, truncate: bool = True, dimensions: int | None = None
+    ) -> list[Vector]:
         wanted = service.embed(
             texts,
             f"embd-{secrets.token_hex(12)}",
             pooling="mean",
             truncate=truncate,
+            dimensions=dimensions,
             origin=origin_of(request),
         )
         return await unless_gone(request.receive, wanted)
@@ -82,7 +86,7 @@ def add_embedding_routes(
         """The vector of each input: the mean of the model's hidden states, of length 1."""
         started = time.perf_counter_ns()
         body = await read_model(request, EmbedBody, settings.largest_body)
-        found = await vectors(request, body.input, body.truncate)
+        found = await vectors(request, body.input, truncate=body.truncate, dimensions=body.dimensions)
         return JsonReply(
             {
                 "model": service.info.name,
@@ -97,5 +101,5 @@ def add_embedding_routes(
     async def embeddings(request: Request) -> JsonReply:
         """The vector of one text."""
         body = await read_model(request, EmbeddingsBody, settings.largest_body)
-        found = await vectors(request, (body.prompt,), truncate=True)
+        found = await vectors(request, (body.prompt,))
         return JsonReply({"embedding": found[0].values})

@@ -14,7 +14,7 @@ from server.settings import Settings
 from server.wire.body import read_model
 from server.wire.disconnect import unless_gone
 from server.wire.endpoint import body_of
-from server.wire.lenient import Truth, WireModel
+from server.wire.lenient import Positive, Truth, WireModel
 from server.wire.names import model_name
 from server.wire.origin import origin_of
 from server.wire.replies import JsonReply
@@ -25,7 +25,7 @@ INPUTS_LIMIT = 2048
 
 
 class EmbeddingBody(WireModel):
-    """Body of `/v1/embeddings` and `/api/extra/embeddings`."""
+    """Body of `/v1/embeddings`."""
 
     input: Annotated[
         tuple[str | tuple[TokenId, ...], ...],
@@ -35,16 +35,27 @@ class EmbeddingBody(WireModel):
     encoding_format: Literal["float", "base64"] = field("float", "numbers, or their float32 bytes in base64")
     pooling: Literal["mean", "last"] = field("mean", "mean of all tokens' hidden states, or the last token's")
     truncate: Truth = field(True, "cut inputs longer than the context instead of refusing them")
+    dimensions: Positive | None = field(
+        None, "numbers of each vector, the first ones, of length 1 again; unset: the model's width"
+    )
 
     model: Any = field(None, "ignored: the loaded model answers under any name")
     user: Any = field(None, "ignored")
-    dimensions: Any = field(None, "not supported: vectors have the model's width")
+
+
+class ExtraEmbeddingBody(EmbeddingBody):
+    """Body of `/api/extra/embeddings`, which SillyTavern sends without inputs to learn the model's name."""
+
+    input: Annotated[
+        tuple[str | tuple[TokenId, ...], ...],
+        BeforeValidator(as_list),
+        Field(max_length=INPUTS_LIMIT, description="text, token ids, or a list of either; may be empty"),
+    ]
 
 
 IGNORED = {
     "model": "one model is loaded, and it answers under any name",
     "user": "clients are told apart by their address",
-    "dimensions": "a model that was not trained for it loses its meaning when its vectors are cut",
 }
 
 
@@ -55,15 +66,22 @@ def add_embedding_routes(
     with_key = [Depends(guard.require)]
 
     @router.post("/v1/embeddings", dependencies=with_key, openapi_extra=body_of(EmbeddingBody))
-    @router.post("/api/extra/embeddings", dependencies=with_key, openapi_extra=body_of(EmbeddingBody))
     async def embeddings(request: Request) -> JsonReply:
         """The vector of each input, of length 1."""
-        body = await read_model(request, EmbeddingBody, settings.largest_body)
+        return await answer(request, await read_model(request, EmbeddingBody, settings.largest_body))
+
+    @router.post("/api/extra/embeddings", dependencies=with_key, openapi_extra=body_of(ExtraEmbeddingBody))
+    async def extra_embeddings(request: Request) -> JsonReply:
+        """The vector of each input, of length 1; none for no input."""
+        return await answer(request, await read_model(request, ExtraEmbeddingBody, settings.largest_body))
+
+    async def answer(request: Request, body: EmbeddingBody) -> JsonReply:
         wanted = service.embed(
             body.input,
             f"embd-{secrets.token_hex(12)}",
             pooling=body.pooling,
             truncate=body.truncate,
+            dimensions=body.dimensions,
             origin=origin_of(request),
         )
         vectors = await unless_gone(request.receive, wanted)
