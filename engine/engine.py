@@ -38,7 +38,15 @@ from engine.templates.pool import TemplatePool
 from engine.theta import ThetaFactors
 from engine.theta_switch import ThetaSwitch
 from engine.tokenizer import Tokenizer
-from engine.types import ChatPrompt, Event, FinishReason, GenerationRequest, ModelInfo, TokenPrompt
+from engine.types import (
+    ChatPrompt,
+    Event,
+    FinishReason,
+    GenerationRequest,
+    ModelInfo,
+    Progress,
+    TokenPrompt,
+)
 
 
 class Engine:
@@ -355,7 +363,20 @@ class Engine:
             return self._land(flight)
         logits = self._compute(plan)
         self._scheduler.advance(plan)
-        return self._draw(logits, Trial.all_of(plan, self._generations))
+        return self._progress(plan) + self._draw(logits, Trial.all_of(plan, self._generations))
+
+    def _progress(self, plan: Plan) -> list[Event]:
+        """How far the prompts are that are read in parts, for those who ask."""
+        now = time.monotonic()
+        found = []
+        for chunk in plan:
+            sequence = chunk.sequence
+            if sequence.request.report_progress and not chunk.completes and sequence.drawn == 0:
+                seconds = now - (now if sequence.started_at is None else sequence.started_at)
+                total, cached = sequence.prompt_length, sequence.cached_tokens
+                progress = Progress(total, cached, min(sequence.computed, total), seconds)
+                found.append(Event(sequence.id, progress=progress))
+        return found
 
     def _compute(self, plan: Plan) -> torch.Tensor:
         """Logits of a plan's wanted rows; chunks of one setting of theta at a time, by which it is sorted."""

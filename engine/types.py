@@ -225,7 +225,8 @@ class GenerationRequest:
     engine. `prompt_logprobs`: the model's own probabilities are reported of the prompt's tokens, too, if
     `logprobs` is set. `prompt_first`: where the context does not hold both, the reply is shortened before the
     prompt is. `whole_only`: a prompt that does not fit is refused instead of cut. `sent_tokens`: those of the
-    prompt before parts of it were left out; 0: of `prompt`.
+    prompt before parts of it were left out; 0: of `prompt`. `report_progress`: after each step that reads a
+    part of the prompt an event says how far it is.
     """
 
     request_id: str
@@ -248,6 +249,7 @@ class GenerationRequest:
     prompt_logprobs: bool = False
     prompt_first: bool = False
     whole_only: bool = False
+    report_progress: bool = False
     sent_tokens: int = 0
 
     def reply_room(self, context: int) -> int:
@@ -299,6 +301,17 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a prompt has been read, in tokens, and for how many seconds it has been in work."""
+
+    total: int
+    cached: int
+    read: int
+    """The cached ones included."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """News of one request. The last event of a request has `finish` and `usage` set.
 
@@ -318,6 +331,8 @@ class Event:
     """Whether the error is the request's own: it takes too much, and others go on."""
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     """One for each token of the prompt, all in one event, if the request asks for them."""
+    progress: Progress | None = None
+    """While the prompt is read, if the request asks for it."""
 
 
 @dataclass(frozen=True, slots=True)

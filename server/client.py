@@ -220,5 +220,6 @@ def _join(before: Event, event: Event) -> Event:
         text=before.text + event.text,
         token_ids=before.token_ids + event.token_ids,
         logprobs=before.logprobs + event.logprobs,
+        progress=event.progress or before.progress,
         prompt_logprobs=before.prompt_logprobs + event.prompt_logprobs,
     )

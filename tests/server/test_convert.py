@@ -66,7 +66,7 @@ CALL_CHANGES: dict[str, Any] = {
     "special_in_messages": True,
 }  # fmt: skip
 CHAT_CHANGES = OPENAI_CHANGES | CALL_CHANGES | {"logprobs": True}
-READ_BY_ROUTES = {"genkey", "n", "stream", "stream_options", "echo", "top_logprobs"}
+READ_BY_ROUTES = {"genkey", "n", "stream", "stream_options", "echo", "top_logprobs", "return_progress"}
 """Fields that say how to answer, not what to generate; the live tests show them at work."""
 WITH_PLACEHOLDERS = {"replace_instruct_placeholders"}
 """Seen only where the texts hold placeholders."""

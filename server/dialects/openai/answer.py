@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.types import Event, FinishReason, Usage
-from server.dialects.openai.convert import FINISH, usage_reply
+from engine.types import Event, FinishReason, Progress, Usage
+from server.dialects.openai.convert import FINISH, progress_reply, usage_reply
 from server.service import Reply
 from server.wire.logprobs import completion_logprobs, echo_logprobs, joined
 
@@ -32,6 +32,10 @@ class Head:
     def chunk(self, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
         """A chunk of a stream with news of one choice."""
         return self.frame(kind, [choice]) | ({"usage": None} if self.include_usage else {})
+
+    def progress(self, kind: str, choice: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """A chunk of a stream with how far the prompt of one choice is read."""
+        return self.chunk(kind, choice) | {"prompt_progress": progress_reply(progress)}
 
     def closing(self, kind: str, usages: dict[int, Usage]) -> list[dict[str, Any]]:
         """The chunk with the costs, by choice, if the client wants it."""
@@ -92,6 +96,8 @@ class CompletionAnswer:
         """What to send for one event: its text, then its end."""
         index = self.indexes[event.request_id]
         chunks = []
+        if event.progress is not None:
+            chunks.append(self.head.progress(self.kind, self._choice(index, ""), event.progress))
         if event.prompt_logprobs:
             told = echo_logprobs(event.prompt_logprobs, len(self._echo(index)))
             chunks.append(self._chunk(index, "", told))
@@ -118,9 +124,13 @@ class CompletionAnswer:
     def _chunk(
         self, index: int, text: str, logprobs: dict[str, Any] | None = None, finish: str | None = None
     ) -> dict[str, Any]:
-        return self.head.chunk(
-            self.kind, {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
-        )
+        return self.head.chunk(self.kind, self._choice(index, text, logprobs, finish))
+
+    @staticmethod
+    def _choice(
+        index: int, text: str, logprobs: dict[str, Any] | None = None, finish: str | None = None
+    ) -> dict[str, Any]:
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
     def _echo(self, index: int) -> str:
         return self.echoes[index] if self.echoes else ""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.types import TokenLogprob, Usage
+from engine.types import Progress, TokenLogprob, Usage
 from server.chat.message import (
     ContentDelta,
     Delta,
@@ -57,9 +57,11 @@ class ChatAnswer:
             self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self.head.choices)
         ]
 
-    def chunks(self, index: int, delta: Delta) -> list[dict[str, Any]]:
-        """What to send for more of the message of one choice."""
+    def chunks(self, index: int, delta: Delta | Progress) -> list[dict[str, Any]]:
+        """What to send for more of the message of one choice, or of its prompt."""
         match delta:
+            case Progress():
+                return [self.head.progress(self.kind, self._choice(index, {}), delta)]
             case ContentDelta(text, logprobs):
                 return [self._chunk(index, {"content": text}, self._told(logprobs))]
             case ReasoningDelta(text):
@@ -83,9 +85,16 @@ class ChatAnswer:
         logprobs: dict[str, Any] | None = None,
         finish: str | None = None,
     ) -> dict[str, Any]:
-        return self.head.chunk(
-            self.kind, {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-        )
+        return self.head.chunk(self.kind, self._choice(index, delta, logprobs, finish))
+
+    @staticmethod
+    def _choice(
+        index: int,
+        delta: dict[str, Any],
+        logprobs: dict[str, Any] | None = None,
+        finish: str | None = None,
+    ) -> dict[str, Any]:
+        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
     def _told(self, logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
         return {"content": chat_logprobs(logprobs)} if self.logprobs else None

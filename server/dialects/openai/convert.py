@@ -12,6 +12,7 @@ from engine.types import (
     GenerationRequest,
     Grammar,
     ModelInfo,
+    Progress,
     Prompt,
     TextPrompt,
     TokenPrompt,
@@ -124,7 +125,7 @@ def _request(
     fields = body
     if body.mirostat_mode is not None:
         fields = body.model_copy(update={"mirostat": body.mirostat_mode})
-    return generation_fields.to_request(
+    request = generation_fields.to_request(
         fields,
         request_id,
         prompt,
@@ -134,6 +135,7 @@ def _request(
         logprobs=logprobs,
         grammar=grammar,
     )
+    return replace(request, report_progress=body.return_progress and body.stream)
 
 
 def _alternatives(body: ChatBody) -> int | None:
@@ -201,6 +203,16 @@ def usage_reply(usages: Iterable[Usage], choices: int) -> dict[str, Any]:
         "completion_tokens": made,
         "total_tokens": prompt + made,
         "prompt_tokens_details": details,
+    }
+
+
+def progress_reply(progress: Progress) -> dict[str, Any]:
+    """How far a prompt is read, in llama.cpp's words."""
+    return {
+        "total": progress.total,
+        "cache": progress.cached,
+        "processed": progress.read,
+        "time_ms": round(progress.seconds * 1000),
     }
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from engine.errors import failure
-from engine.types import GenerationRequest
+from engine.types import GenerationRequest, Progress
 from server.auth import KeyGuard
 from server.chat.adapters import Adapter
 from server.chat.message import Delta, Ending
@@ -160,17 +160,18 @@ async def _deltas(
     requests: tuple[GenerationRequest, ...],
     origin: Origin,
     readers: dict[str, TurnReader],
-) -> AsyncGenerator[list[tuple[int, Delta]], None]:
+) -> AsyncGenerator[list[tuple[int, Delta | Progress]], None]:
     """More of the messages, by choice; first nothing, which says that the engine has the requests."""
     places = {one.request_id: index for index, one in enumerate(requests)}
     async with aclosing(service.stream(*requests, origin=origin)) as events:
         async for event in events:
             index, reader = places[event.request_id], readers[event.request_id]
-            yield [(index, delta) for delta in reader.push(event)]
+            progress: list[Progress] = [] if event.progress is None else [event.progress]
+            yield [(index, delta) for delta in (*progress, *reader.push(event))]
 
 
 async def _chat_pieces(
-    pieces: AsyncGenerator[list[tuple[int, Delta]], None], answer: ChatAnswer
+    pieces: AsyncGenerator[list[tuple[int, Delta | Progress]], None], answer: ChatAnswer
 ) -> AsyncGenerator[bytes, None]:
     async with aclosing(pieces):
         await anext(pieces)
@@ -181,11 +182,14 @@ async def _chat_pieces(
         yield b"".join(plain_event(chunk) for chunk in answer.closing()) + DONE
 
 
-async def _whole_chat(pieces: AsyncGenerator[list[tuple[int, Delta]], None], answer: ChatAnswer) -> object:
+async def _whole_chat(
+    pieces: AsyncGenerator[list[tuple[int, Delta | Progress]], None], answer: ChatAnswer
+) -> object:
     said: dict[int, list[Delta]] = {index: [] for index in range(answer.head.choices)}
     async with aclosing(pieces):
         async for deltas in pieces:
             for index, delta in deltas:
+                assert not isinstance(delta, Progress), "streams alone tell it"
                 said[index].append(delta)
     messages = [collect(deltas) for deltas in said.values()]
     for message in messages:

@@ -34,6 +34,7 @@ class SharedBody(GenerationFields):
     seed: Seed = field(None, "seed of the random numbers; below 1 a fresh one", least=-1)
     stream: Truth = field(False, "answer with server-sent events as the text is made")
     stream_options: StreamOptions = field(StreamOptions(), "what else a stream should tell")
+    return_progress: Truth = field(False, "let a stream tell how far the prompt is read, as llama.cpp does")
     mirostat_mode: Count | None = field(None, "another name of mirostat, which it replaces", least=0, most=2)
     response_format: dict[str, Any] | None = field(
         None, 'what the text must be: {"type": "text", "json_object" or "json_schema"}'
