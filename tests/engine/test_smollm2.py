@@ -17,6 +17,8 @@ from tests.engine.driving import Reply, request, run
 
 _GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "greedy.json").read_text())
 _CASES = _GOLDEN["SmolLM2-135M-Instruct.Q4_1"]
+_ODD = json.loads((Path(__file__).parents[1] / "golden" / "odd_texts.json").read_text())
+"""Joined emoji, combining marks, scripts, control characters, with the token ids of llama.cpp b11434."""
 _TIES, _NEAR_TIE, _FAR_TIE = 3, 0.15, 0.5
 
 
@@ -105,3 +107,8 @@ def test_the_chat_template_gives_an_answer_that_ends(smollm2_engine: Engine) -> 
     assert "Paris" in reply.text
     assert reply.finish is not None
     assert reply.finish.value == "eos"
+
+
+@pytest.mark.parametrize(("text", "ids"), _ODD, ids=range(len(_ODD)))
+def test_odd_texts_have_llama_cpps_tokens(smollm2_engine: Engine, text: str, ids: list[int]) -> None:
+    assert smollm2_engine.tokenizer.encode(text, add_bos=False) == ids
