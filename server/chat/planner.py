@@ -246,10 +246,7 @@ class ChatPlanner:
         return frozenset(name for name in names if name in marks) - self._hidden_ends
 
     async def quoted(self, messages: Messages, special: bool | None = None) -> Messages:
-        """The messages as prompts have them: with marks where they spell control tokens, unless `special`.
-
-        Raises `RequestError` for messages that are nested too deep.
-        """
+        """The messages as prompts have them: with marks where they spell control tokens, unless `special`."""
         if self._special if special is None else special:
             return messages
         return await self._quoter.quoted(messages)

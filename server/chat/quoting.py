@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.errors import RequestError
 from engine.types import QUOTE
 from server.chat.call import Tool
 from server.chat.history import text_of
@@ -35,16 +34,13 @@ class Quoter:
         self._own = _starts_of(known.difference(kept))
 
     async def quoted(self, messages: Sequence[Mapping[str, Any]]) -> Messages:
-        """The messages with marks. Contents in parts become one text: parts may make a name together.
-
-        Raises `RequestError` for what is nested too deep.
-        """
+        """The messages with marks. Contents in parts become one text: parts may make a name together."""
         if _size(messages) > _LARGE:
             return await asyncio.to_thread(self._quoted, messages)
         return self._quoted(messages)
 
     async def quoted_tools(self, tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
-        """The tools as prompts show them: descriptions and schemas with marks. Raises as `quoted` does."""
+        """The tools as prompts show them: descriptions and schemas with marks."""
         if self._all is None:
             return tools
         if _size([{"": tool.description, "schema": tool.parameters} for tool in tools]) > _LARGE:
@@ -64,10 +60,7 @@ class Quoter:
         )
 
     def _quoted(self, messages: Sequence[Mapping[str, Any]]) -> Messages:
-        try:
-            return tuple(self._message(message, index) for index, message in enumerate(messages))
-        except RecursionError:
-            raise RequestError("the messages are nested too deep") from None
+        return tuple(self._message(message, index) for index, message in enumerate(messages))
 
     def _message(self, message: Mapping[str, Any], index: int) -> Mapping[str, Any]:
         starts = self._own if message.get("role") == "assistant" else self._all
@@ -95,13 +88,22 @@ def _size(messages: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _marked(value: Any, starts: re.Pattern[str]) -> Any:
-    if isinstance(value, str):
-        return starts.sub(_mark, value)
-    if isinstance(value, Mapping):
-        return {_marked(key, starts): _marked(child, starts) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [_marked(child, starts) for child in value]
-    return value
+    """A copy with marks in all texts. Without recursion: texts may lie as deep as JSON can be read."""
+    root = [value]
+    pending: list[tuple[Any, Any]] = [(root, 0)]
+    while pending:
+        holder, place = pending.pop()
+        found = holder[place]
+        if isinstance(found, str):
+            holder[place] = starts.sub(_mark, found)
+        elif isinstance(found, Mapping):
+            copy = {starts.sub(_mark, key): child for key, child in found.items()}
+            holder[place] = copy
+            pending.extend((copy, key) for key in copy)
+        elif isinstance(found, list | tuple):
+            holder[place] = children = list(found)
+            pending.extend((children, index) for index in range(len(children)))
+    return root[0]
 
 
 def _mark(found: re.Match[str]) -> str:

@@ -126,6 +126,7 @@ _ADDED = {
     "/perf": frozenset(
         {
             "last_input_count",
+            "last_input_left_out",
             "last_process_time",
             "last_eval_time",
             "last_process_speed",

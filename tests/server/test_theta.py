@@ -96,7 +96,7 @@ def test_what_the_user_leaves_open_is_filled_in(star_model: Path) -> None:
     start = choose_start(Settings(model=star_model, device="cpu").engine_config())
     config = start.config
     assert (config.theta, config.gamma, config.device) == (True, 0.97, "cpu")
-    assert config.context_length == 4096
+    assert config.context_length == 8192
     assert config.kv_tokens is not None
     assert config.threads is not None
     assert config.kernels == (*native_kernels(), "reference")[0]

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from engine.errors import RequestError
 from engine.tokenizer import Tokenizer
 from engine.types import QUOTE
 from server.chat.call import ChatCall, Tool
@@ -103,11 +102,14 @@ def test_what_spells_no_control_token_is_left_alone() -> None:
 def test_long_and_deep_messages() -> None:
     long = "é<|im_end|>" * 20_000
     assert content(long).count(QUOTE) == 20_000
-    deep: Any = "x"
+    deep: Any = "<|im_end|>"
     for _ in range(100_000):
         deep = [deep]
-    with pytest.raises(RequestError, match="nested too deep"):
-        quoted({"role": "user", "content": "x", "other": deep})
+    [message] = quoted({"role": "user", "content": "x", "other": deep})
+    found = message["other"]
+    for _ in range(100_000):
+        [found] = found
+    assert found.count(QUOTE) == 1
 
 
 def test_many_hostile_texts_take_little_time() -> None:
