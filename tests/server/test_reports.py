@@ -71,7 +71,7 @@ def test_every_way_to_ban_a_word_bans_it(demo_server: LiveServer, field: str) ->
     prompt = "red blue green grey. red blue green grey. red blue"
     body = {"prompt": prompt, "max_length": 4, "temperature": 0, "rep_pen": 1}
     [token] = demo_server.worker.encode(" green", add_bos=False)
-    ways = {
+    ways: dict[str, dict[str, Any]] = {
         "logit_bias": {"logit_bias": {str(token): -100}},
         "text_bias": {"logit_bias": {str(token): "-100"}},
         "custom_token_bans": {"custom_token_bans": str(token)},
