@@ -1,11 +1,13 @@
 """SillyTavern against a live server, in its three modes: what it sends, and what it makes of the answers."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
 
 from engine.types import FinishReason, JsonGrammar, SamplingParams
+from server import stops
 from server.settings import Settings
 from tests.server.clients.running import running
 from tests.server.clients.sillytavern import (
@@ -21,7 +23,7 @@ from tests.server.clients.sillytavern import (
     without,
 )
 from tests.server.dialects.scripted import ScriptedWorker
-from tests.server.live import LiveServer, read_answer, serving
+from tests.server.live import PATIENCE, LiveServer, read_answer, serving, wait_for
 
 COUNT = "/api/extra/tokencount"
 STREAM = "/api/extra/generate/stream"
@@ -198,6 +200,27 @@ def test_stop(tavern: SillyTavern, path: str) -> None:
         assert tavern.stop().json == DONE, "without a body, a type or a genkey"
         answer = read_answer(connection)
     assert read_text(answer).text if path == COMPLETIONS else read_classic(answer)
+
+
+@pytest.mark.parametrize("first", ["abort", "hang-up"])
+def test_stop_in_one_tab_leaves_the_other(
+    tavern: SillyTavern, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server hangs up and posts the abort, in either order, and has one address for all its users."""
+    monkeypatch.setattr(stops, "AFTER_SECONDS", PATIENCE)
+    monkeypatch.setattr(stops, "BEFORE_SECONDS", PATIENCE)
+    other = LONG_TEXT | {"max_tokens": 200, "stream": False}
+    with (
+        running(tavern.server, COMPLETIONS, LONG_TEXT) as mine,
+        running(tavern.server, COMPLETIONS, other) as tab,
+    ):
+        if first == "abort":
+            assert tavern.stop().json == DONE
+        mine.shutdown(socket.SHUT_RDWR)
+        wait_for(lambda: tavern.server.service.status().open == 1)
+        if first == "hang-up":
+            assert tavern.stop().json == DONE
+        assert read_answer(tab).json["usage"]["completion_tokens"] == 200
 
 
 def test_stop_with_a_password(locked_server: LiveServer, key: str) -> None:
