@@ -123,12 +123,16 @@ def hostile(
         count = threads or len(os.sched_getaffinity(0))
         with server_of(model, count, context=CONTEXT, cache=CACHE) as server:
             crowds, watch = Crowds(server.port, one_client=False), Watch(server.pid)
+            attackers = Attackers(server.port)
+            # The processes that render chats start with the first ones.
+            hello = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+            crowds.without_stream(attackers.crowd("/v1/chat/completions", json.dumps(hello).encode(), 4))
             # The cache is touched by long prompts, twice its size in all, and its memory stays.
             for _ in range(3):
                 crowds.without_stream(crowds.long_prompts())
             resting = watch.look()
             found: dict[str, Beside] = {}
-            for name, crowd in series(Attackers(server.port)).items():
+            for name, crowd in series(attackers).items():
                 found[name] = crowds.beside(crowd)
                 console.print(f"{name}: pace {found[name].pace:.2f}, {found[name].seconds:.1f} s")
             time.sleep(SETTLE_SECONDS)
