@@ -6,7 +6,7 @@ import pytest
 from engine.worker import EngineWorker
 from server.settings import Settings
 from server.stops import KeylessStops
-from tests.server.live import LiveServer, serving
+from tests.server.live import LiveServer, serving, serving_alone
 from tests.support.gguf_files import write_llama
 
 KEY = "sésame 開け"
@@ -64,9 +64,5 @@ def recorded_key_server(tiny_worker: EngineWorker, tiny_settings: Settings) -> I
 def demo_server(smollm2: Path) -> Iterator[LiveServer]:
     """SmolLM2, for what needs a model that can speak."""
     settings = Settings(model=smollm2, contextsize=512, threads=2)
-    worker = EngineWorker.start(settings.engine_config())
-    try:
-        with serving(worker, settings) as server:
-            yield server
-    finally:
-        worker.close()
+    with serving_alone(settings) as server:
+        yield server

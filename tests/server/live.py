@@ -140,3 +140,14 @@ def serving(
         server.should_exit = True
         thread.join(PATIENCE)
         listener.close()
+
+
+@contextmanager
+def serving_alone(settings: Settings) -> Iterator[LiveServer]:
+    """A server with a worker of its own, which ends with it."""
+    worker = EngineWorker.start(settings.engine_config())
+    try:
+        with serving(worker, settings) as server:
+            yield server
+    finally:
+        worker.close()

@@ -18,13 +18,12 @@ import pytest
 from engine.errors import BusyError, TemplateCostError
 from engine.templates.limits import LIMITS
 from engine.types import ChatPrompt
-from engine.worker import EngineWorker
 from server.client import EngineClient
 from server.service import GenerationService
 from server.settings import Settings
 from tests.engine.templates.rendering import ENDLESS, PATIENCE, ROOT, children, gone, using
 from tests.engine.templates.rendering import wait_for as wait_patiently
-from tests.server.live import LiveServer, read_answer, serving
+from tests.server.live import LiveServer, read_answer, serving_alone
 from tests.support.gguf_files import write_llama
 
 TEMPLATE = (
@@ -47,12 +46,8 @@ def trap(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trapped(trap: Path) -> Iterator[LiveServer]:
     settings = Settings(model=trap, contextsize=2048, threads=1, parallelrequests=8)
-    worker = EngineWorker.start(settings.engine_config())
-    try:
-        with serving(worker, settings) as server:
-            yield server
-    finally:
-        worker.close()
+    with serving_alone(settings) as server:
+        yield server
 
 
 def post(server: LiveServer, path: str, body: object) -> socket.socket:

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.worker import EngineWorker
 from server.settings import Settings
 from server.wire import sse
 from tests.server.calls import CALLS, Call
 from tests.server.clients.running import LONG, running
-from tests.server.live import LiveServer, serving
+from tests.server.live import LiveServer, serving_alone
 
 WANTED = 3
 STREAMS = {name: call for name, call in CALLS.items() if name.endswith("-stream")}
@@ -21,12 +20,8 @@ LINES = {name: STREAMS.pop(name) for name in list(STREAMS) if name.startswith("o
 def narrow(tiny_settings: Settings) -> Iterator[LiveServer]:
     """A server whose engine computes one generation at a time."""
     settings = tiny_settings.model_copy(update={"parallelrequests": 1, "multiuser": 8, "contextsize": 8192})
-    worker = EngineWorker.start(settings.engine_config())
-    try:
-        with serving(worker, settings) as server:
-            yield server
-    finally:
-        worker.close()
+    with serving_alone(settings) as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.worker import EngineWorker
 from server.settings import Settings
-from tests.server.live import LiveServer, serving
+from tests.server.live import LiveServer, serving_alone
 
 PROMPT = "hello world the to " * 300
 BODIES: dict[str, dict[str, Any]] = {
@@ -21,12 +20,8 @@ BODIES: dict[str, dict[str, Any]] = {
 def slow(tiny_settings: Settings) -> Iterator[LiveServer]:
     """A server that reads prompts in steps of 128 tokens."""
     settings = tiny_settings.model_copy(update={"blasbatchsize": 128})
-    worker = EngineWorker.start(settings.engine_config())
-    try:
-        with serving(worker, settings) as server:
-            yield server
-    finally:
-        worker.close()
+    with serving_alone(settings) as server:
+        yield server
 
 
 def told(server: LiveServer, path: str, **fields: Any) -> tuple[list[dict[str, int]], int]:

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.worker import EngineWorker
 from server.settings import Settings
 from tests.server.conftest import KEY
-from tests.server.live import LiveServer, serving
+from tests.server.live import LiveServer, serving_alone
 from tests.server.test_auth import RAW_KEY
 from tests.support.gguf_files import write_llama
 
@@ -23,12 +22,8 @@ def named_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServe
         chat_template=f"{{{{ '{NAME}' }}}}",
     )
     settings = Settings(model=path, contextsize=512, threads=1, password=KEY)  # type: ignore[arg-type]
-    worker = EngineWorker.start(settings.engine_config())
-    try:
-        with serving(worker, settings) as server:
-            yield server
-    finally:
-        worker.close()
+    with serving_alone(settings) as server:
+        yield server
 
 
 def endpoints(server: LiveServer) -> list[tuple[str, str]]:

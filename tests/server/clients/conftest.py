@@ -2,14 +2,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.worker import EngineWorker
 from server.settings import Settings
 from server.stops import KeylessStops
 from tests.server.clients.lite import Lite
 from tests.server.clients.sillytavern import SillyTavern
 from tests.server.conftest import KEY
 from tests.server.dialects.scripted import ScriptedWorker, scripted_server
-from tests.server.live import LiveServer, serving
+from tests.server.live import LiveServer, serving_alone
 
 
 @pytest.fixture(scope="package")
@@ -17,12 +16,8 @@ def slow_open_server(tiny_settings: Settings) -> Iterator[LiveServer]:
     """An engine that computes one generation at a time and reads prompts in many small steps."""
     changes = {"parallelrequests": 1, "contextsize": 8192, "blasbatchsize": 16}
     settings = tiny_settings.model_copy(update=changes)
-    worker = EngineWorker.start(settings.engine_config())
-    try:
-        with serving(worker, settings) as server:
-            yield server
-    finally:
-        worker.close()
+    with serving_alone(settings) as server:
+        yield server
 
 
 @pytest.fixture
