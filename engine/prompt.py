@@ -9,13 +9,7 @@ from dataclasses import replace
 from engine.errors import ContextOverflowError, RequestError
 from engine.templates.pool import TemplatePool
 from engine.tokenizer import Tokenizer
-from engine.types import (
-    ChatPrompt,
-    GenerationRequest,
-    SamplingParams,
-    TextPrompt,
-    TokenPrompt,
-)
+from engine.types import ChatPrompt, GenerationRequest, SamplingParams, TextPrompt, TokenPrompt
 
 _MEMORY_RESERVE = 4
 _COUNTED = 1 << 18

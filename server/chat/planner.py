@@ -164,8 +164,8 @@ class ChatPlanner:
         if required and call.grammar is not None:
             raise RequestError("a response format and a tool that must be called exclude each other")
         several = not required if call.parallel_tool_calls is None else call.parallel_tool_calls
-        messages = await self.quoted(without_headers(call.messages), call.special)
         special = self._special if call.special is None else call.special
+        messages = await self.quoted(without_headers(call.messages), special)
         shown = tools if special else await self._quoter.quoted_tools(tools)
         call = replace(call, parallel_tool_calls=several, messages=messages)
 
